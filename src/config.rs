@@ -1,0 +1,316 @@
+//! Configuration, resolved: what a streamer is built from. Reading does no network I/O and never invents a value for a bad one.
+//!
+//! [`env`] reads the standard `OTEL_` variables and ours, [`stream`] the JSON of agentkernel's stream configuration and its
+//! extension by `destinations`. Precedence: program, then JSON, then signal variable, then general variable, then default.
+
+pub mod env;
+pub mod stream;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::event::Product;
+use crate::ocsf;
+use crate::retry::Backoff;
+use crate::secret::Secret;
+
+/// Everything an [`AuditStreamer`](crate::AuditStreamer) needs to start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where events go; each destination is independent of the others.
+    pub destinations: Vec<Destination>,
+    /// Why nothing is exported although a program asked for it: `OTEL_SDK_DISABLED` or `OTEL_LOGS_EXPORTER=none`.
+    pub disabled: Option<String>,
+    /// The batch log processor of each destination.
+    pub batch: Batch,
+    /// What an emit meets when a destination's queue is full.
+    pub on_full: OnFull,
+    /// Waiting between attempts.
+    pub backoff: Backoff,
+    /// How events become OCSF.
+    pub mapping: ocsf::Mapping,
+    /// Limits of a record's attributes.
+    pub limits: Limits,
+    /// Resource attributes, in order; the last of a name wins.
+    pub resource: Vec<(String, String)>,
+    /// Product of events that name none.
+    pub product: Option<Product>,
+    /// Where records that a destination refuses for good are kept (JSON Lines, mode 0600).
+    pub dead_letter_path: PathBuf,
+    /// Largest accepted event, in bytes of its OCSF JSON. Default 1 MiB.
+    pub max_event_bytes: usize,
+    /// How many attempts in a row may fail before a destination is announced as failing; events are kept regardless.
+    pub max_retries: u32,
+    /// How long dropping the last handle waits for delivery. Default 5 s.
+    pub shutdown_timeout: Duration,
+}
+
+/// One destination.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Destination {
+    /// Name in messages, states and dead letters; unique within a configuration.
+    pub name: String,
+    /// What it speaks.
+    pub kind: DestinationKind,
+}
+
+/// What a destination speaks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DestinationKind {
+    /// An OTLP receiver.
+    Otlp(Otlp),
+    /// A URL that takes JSON arrays.
+    Webhook(Webhook),
+    /// A JSON Lines file.
+    File(File),
+    /// Standard output, JSON Lines.
+    Stdout {
+        /// What a line is.
+        format: Format,
+    },
+}
+
+/// An OTLP receiver.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Otlp {
+    /// Transport and encoding. Default gRPC.
+    pub protocol: Protocol,
+    /// Where requests go: for gRPC scheme and authority, for HTTP the complete URL.
+    pub endpoint: String,
+    /// Added to each request; values are secrets.
+    pub headers: Vec<(String, Secret)>,
+    /// Bound of one request; `None` is no bound. Default 10 s.
+    pub timeout: Option<Duration>,
+    /// Compression of requests. Default none.
+    pub compression: Compression,
+    /// Certificates.
+    pub tls: Tls,
+    /// What the record's body is on the wire. Default map.
+    pub body: Body,
+    /// Largest request, uncompressed. Default 4 MB (4,000,000), below the 4 MiB that receivers accept by default.
+    pub max_request_bytes: usize,
+}
+
+/// A URL that takes JSON arrays.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Webhook {
+    /// Where requests go.
+    pub url: String,
+    /// Added to each request, `authorization` among them; values are secrets.
+    pub headers: Vec<(String, Secret)>,
+    /// Bound of one request; `None` is no bound. Default 10 s.
+    pub timeout: Option<Duration>,
+    /// Compression of requests. Default none.
+    pub compression: Compression,
+    /// Certificates.
+    pub tls: Tls,
+    /// What an element of the array is.
+    pub format: Format,
+    /// Largest request, uncompressed. Default 900 kB, which every common receiver takes.
+    pub max_request_bytes: usize,
+}
+
+/// A JSON Lines file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct File {
+    /// Where; parent folders are created.
+    pub path: PathBuf,
+    /// What a line is.
+    pub format: Format,
+    /// When written bytes are made durable.
+    pub sync: Sync,
+}
+
+/// OTLP transport and encoding, `OTEL_EXPORTER_OTLP_PROTOCOL`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// `grpc`
+    Grpc,
+    /// `http/protobuf`
+    HttpProtobuf,
+    /// `http/json`
+    HttpJson,
+}
+
+/// Compression of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Bytes as they are.
+    None,
+    /// `gzip`
+    Gzip,
+}
+
+/// What the body of a log record is on the OTLP wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// The OCSF event as a map of typed values.
+    Map,
+    /// The OCSF event as JSON text, byte for byte.
+    Json,
+    /// The event's `message` alone.
+    Message,
+}
+
+/// What webhook, file and stdout write for an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One OCSF event, `time` first.
+    Ocsf,
+    /// The event as the caller gave it, in agentkernel's JSON.
+    Audit,
+    /// One OTLP/JSON `LogsData` with one record.
+    OtlpJson,
+}
+
+/// When a file destination makes bytes durable before it calls them delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// `fdatasync` after each batch: delivered survives a power cut.
+    Batch,
+    /// Left to the operating system: delivered survives a crash of the process only.
+    Never,
+}
+
+/// Certificates for `https` endpoints. The system's roots are trusted unless `certificate` names others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM file with the certificate authorities to trust instead of the system's.
+    pub certificate: Option<PathBuf>,
+    /// PEM file with the client's certificate chain (mTLS); goes with `client_key`.
+    pub client_certificate: Option<PathBuf>,
+    /// PEM file with the client's private key (mTLS); goes with `client_certificate`.
+    pub client_key: Option<PathBuf>,
+}
+
+/// Settings of each destination's `BatchLogProcessor`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// Events accepted and not yet delivered, at most, for each destination. Default 2048.
+    pub max_queue_size: usize,
+    /// Records in one request, at most. Default 512; never more than the queue holds.
+    pub max_export_batch_size: usize,
+    /// How long a record waits for others before it is sent. Default 1 s.
+    pub schedule_delay: Duration,
+    /// Bound of one flush at shutdown that the SDK is told. Default 30 s.
+    pub export_timeout: Duration,
+}
+
+/// What an emit meets when a destination's queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFull {
+    /// It waits for a place.
+    Block,
+    /// It fails; no destination gets the event.
+    Refuse,
+    /// The full destination goes without the event, which is counted and announced there by a gap record.
+    Drop,
+}
+
+/// Limits of a record's attributes, `OTEL_LOGRECORD_ATTRIBUTE_*`. The body is never cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most attributes; those beyond are left to the body. Default 128.
+    pub attribute_count: usize,
+    /// Longest string value in bytes; default none beyond the record's own 1,024.
+    pub attribute_value_length: Option<usize>,
+}
+
+/// A setting that cannot be used: where it stands, its value, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The variable, option or JSON path, with its file.
+    pub setting: String,
+    /// The offending value; `None` for a secret or a missing one.
+    pub value: Option<String>,
+    /// Why it cannot be used, and what can.
+    pub why: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{}={value:?}: {}", self.setting, self.why),
+            None => write!(f, "{}: {}", self.setting, self.why),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Default for Config {
+    /// No destination, and the defaults of each field's documentation. The resource is `service.name` alone.
+    fn default() -> Self {
+        Self {
+            destinations: Vec::new(),
+            disabled: None,
+            batch: Batch::default(),
+            on_full: OnFull::Block,
+            backoff: Backoff::default(),
+            mapping: ocsf::Mapping::default(),
+            limits: Limits::default(),
+            resource: vec![("service.name".into(), "unknown_service:auditwire".into())],
+            product: None,
+            dead_letter_path: PathBuf::from("auditwire-dead-letters.jsonl"),
+            max_event_bytes: 1 << 20,
+            max_retries: 3,
+            shutdown_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            max_queue_size: 2048,
+            max_export_batch_size: 512,
+            schedule_delay: Duration::from_secs(1),
+            export_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { attribute_count: 128, attribute_value_length: None }
+    }
+}
+
+impl Otlp {
+    /// An OTLP/gRPC receiver at an endpoint, all else default.
+    pub fn grpc(endpoint: impl Into<String>) -> Self {
+        Self {
+            protocol: Protocol::Grpc,
+            endpoint: endpoint.into(),
+            headers: Vec::new(),
+            timeout: Some(Duration::from_secs(10)),
+            compression: Compression::None,
+            tls: Tls::default(),
+            body: Body::Map,
+            max_request_bytes: 4_000_000,
+        }
+    }
+}
+
+impl Webhook {
+    /// A webhook at a URL, all else default.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            headers: Vec::new(),
+            timeout: Some(Duration::from_secs(10)),
+            compression: Compression::None,
+            tls: Tls::default(),
+            format: Format::Ocsf,
+            max_request_bytes: 900_000,
+        }
+    }
+}
+
+impl File {
+    /// A file that is synced after each batch, in the ocsf format.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), format: Format::Ocsf, sync: Sync::Batch }
+    }
+}

@@ -1,0 +1,7 @@
+//! map (to be written)
+
+pub mod config;
+pub mod event;
+pub mod ocsf;
+pub mod retry;
+pub mod secret;

@@ -1,0 +1,2 @@
+//! The `auditwire` program.
+fn main() {}
