@@ -3,5 +3,6 @@
 pub mod config;
 pub mod event;
 pub mod ocsf;
+pub mod receiver;
 pub mod retry;
 pub mod secret;
