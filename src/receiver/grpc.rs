@@ -58,15 +58,16 @@ impl LogsService for Logs {
     }
 }
 
-/// The response to a request that was accepted, wholly or partly.
+/// The response to a request that was accepted, wholly or partly. A Collector always sends the partial success, empty
+/// when there is nothing to say.
 pub(super) fn response(answer: &Answer) -> ExportLogsServiceResponse {
     let partial_success = match answer {
         Answer::PartialSuccess { rejected, message } => {
-            Some(ExportLogsPartialSuccess { rejected_log_records: *rejected, error_message: message.clone() })
+            ExportLogsPartialSuccess { rejected_log_records: *rejected, error_message: message.clone() }
         }
-        _ => None,
+        _ => ExportLogsPartialSuccess::default(),
     };
-    ExportLogsServiceResponse { partial_success }
+    ExportLogsServiceResponse { partial_success: Some(partial_success) }
 }
 
 fn status(Reply { code, wait, message, .. }: Reply) -> Status {

@@ -156,6 +156,7 @@ fn success(language: Language, answer: &Answer) -> Vec<u8> {
             json!({"partialSuccess": {"rejectedLogRecords": rejected.to_string(), "errorMessage": message}})
         }
         Answer::PartialSuccess { rejected, message } => json!({"rejected": rejected, "message": message}),
+        _ if language == Language::Json => json!({"partialSuccess": {}}),
         _ => json!({}),
     };
     value.to_string().into_bytes()
