@@ -196,10 +196,17 @@ fn respond(status: u16, media_type: &'static str, body: Vec<u8>) -> Response<Bod
     response
 }
 
-/// The body is a stream, so that a `content-length` among the headers is sent even when it is not true.
+/// The body is a stream, so that a `content-length` among the headers is sent even when it is not true. The stream takes
+/// a breath before its end: where the end turns out to be an error, what came before has left by then.
 fn raw(status: u16, headers: Vec<(String, String)>, body: Vec<u8>) -> Response<Body> {
-    let frame = Ok(Frame::data(Bytes::from(body)));
-    let mut response = Response::new(StreamBody::new(stream::iter([frame])).boxed_unsync());
+    let frames = stream::unfold(Some(Bytes::from(body)), async |left| match left {
+        Some(body) => Some((Ok(Frame::data(body)), None)),
+        None => {
+            tokio::task::yield_now().await;
+            None
+        }
+    });
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in headers {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {

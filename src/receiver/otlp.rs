@@ -58,6 +58,10 @@ pub fn json(value: &AnyValue) -> Value {
 /// The text is no JSON, or not that of a request.
 pub fn parse_otlp_json(text: &[u8]) -> serde_json::Result<ExportLogsServiceRequest> {
     let mut value = serde_json::from_slice(text)?;
+    if !matches!(value, Value::Object(_)) {
+        // The generated types would take an array for a list of fields.
+        return Err(serde::de::Error::custom("the request is no object"));
+    }
     complete(&mut value);
     serde_json::from_value(value)
 }
