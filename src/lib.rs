@@ -15,6 +15,7 @@ pub mod ocsf;
 mod otlp;
 mod pipeline;
 pub mod record;
+pub mod receiver;
 pub mod retry;
 pub mod secret;
 mod streamer;
