@@ -42,7 +42,3 @@ pub struct Span {
 pub fn encode(event: &AuditEvent, mapping: &Mapping, span: Option<&Span>, out: &mut Vec<u8>) {
     let _ = (event, mapping, span, out);
 }
-/// stub
-pub fn event_name(_class: i64, _activity: i64) -> &'static str { "ocsf.event" }
-/// stub
-pub fn decode(_: &str) -> Result<AuditEvent, String> { Err(String::new()) }
