@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
 mod collector;
+pub mod events;
 mod program;
 mod tls;
 mod victoria_logs;
