@@ -30,7 +30,7 @@ impl Delivery {
         let settle_all = async {
             while let Some(batch) = batches.recv().await {
                 if let Err(Ended) = self.settle(batch).await {
-                    self.intake.end();
+                    self.intake.ledger.end();
                     while let Some(batch) = batches.recv().await {
                         self.lose(batch.total());
                     }

@@ -4,7 +4,6 @@
 //! the moment it is settled, and there are only as many credits as the queue has places, so it always fits.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -36,8 +35,6 @@ pub(crate) struct Intake {
     mapping: ocsf::Mapping,
     /// Events dropped since the last gap record.
     gap: Mutex<Option<Gap>>,
-    /// Nothing is taken any more, because the destination has ended.
-    ended: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +70,6 @@ impl Intake {
             limits: parts.limits,
             mapping: parts.mapping,
             gap: Mutex::new(None),
-            ended: AtomicBool::new(false),
         }
     }
 
@@ -97,7 +93,7 @@ impl Intake {
     pub(crate) fn take(&self, place: SemaphorePermit<'_>, event: Arc<str>, observed: SystemTime) {
         place.forget();
         self.ledger.accept();
-        if self.ended.load(Ordering::Relaxed) {
+        if self.ledger.has_ended() {
             self.ledger.settle_lost(1);
             self.give_back(1);
             return;
@@ -182,11 +178,6 @@ impl Intake {
     /// From now on nothing gets a place; those who wait for one hear so.
     pub(crate) fn close(&self) {
         self.credits.close();
-    }
-
-    /// The destination takes nothing any more; what comes is counted as lost.
-    pub(crate) fn end(&self) {
-        self.ended.store(true, Ordering::Relaxed);
     }
 
     /// Waits until nothing is outstanding, nothing is on its way in, and every drop has been announced; returns early when that

@@ -15,6 +15,7 @@ pub(crate) struct Ledger {
     dropped: AtomicU64,
     retries: AtomicU64,
     failing: AtomicBool,
+    ended: AtomicBool,
     stopped: AtomicBool,
     last_error: Mutex<Option<String>>,
     settlement: Notify,
@@ -58,6 +59,15 @@ impl Ledger {
     /// Sets whether the destination counts as failing; gives what it was.
     pub(crate) fn set_failing(&self, failing: bool) -> bool {
         self.failing.swap(failing, Ordering::Relaxed)
+    }
+
+    /// The destination takes nothing any more; what comes is counted as lost.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
     }
 
     /// Nothing will be settled any more; those who wait stop waiting.
@@ -114,6 +124,7 @@ impl Ledger {
             dropped: self.dropped.load(Ordering::Relaxed),
             retries: self.retries.load(Ordering::Relaxed),
             failing: self.failing.load(Ordering::Relaxed),
+            ended: self.has_ended(),
             last_error: self.last_error(),
         }
     }
@@ -140,6 +151,8 @@ pub struct DestinationState {
     pub retries: u64,
     /// Whether it takes no events at the moment.
     pub failing: bool,
+    /// Whether it has ended for good: the reader of standard output has gone.
+    pub ended: bool,
     /// Why an attempt failed last, if one ever did.
     pub last_error: Option<String>,
 }

@@ -19,4 +19,10 @@ pub mod receiver;
 pub mod retry;
 pub mod secret;
 mod streamer;
+pub use error::{Error, Outstanding};
+pub use event::{
+    ActorInfo, AuditEvent, EventMetadata, EventOutcome, PolicyInfo, Product, ResourceInfo, new_audit_event, set_product,
+};
+pub use ledger::DestinationState;
+pub use config::stream::{AuditStreamConfig, StreamDestination};
 pub use streamer::{AuditStreamer, Builder, Receipt, State};

@@ -177,7 +177,7 @@ pub(crate) fn fill(
     let (number, text) = severity(fields.severity_id);
     record.set_severity_number(number);
     record.set_severity_text(text);
-    record.set_event_name(ocsf::event_name(fields.class_uid, fields.activity_id));
+    record.set_event_name(ocsf::event_name(id(fields.class_uid), id(fields.activity_id)));
     if let Some(trace_id) = fields.trace_id {
         record.set_trace_context(trace_id, fields.span_id.unwrap_or(SpanId::INVALID), fields.trace_flags);
     }
@@ -413,4 +413,9 @@ fn intern(text: &str) -> StringValue {
             StringValue::from(shared)
         }
     })
+}
+
+/// An id of the schema; one that cannot be is as good as an unknown one.
+fn id(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -12,6 +12,7 @@ use opentelemetry_sdk::logs::LoggerProviderBuilder;
 use tokio::runtime::Runtime;
 use tokio::sync::{SemaphorePermit, TryAcquireError, watch};
 
+use crate::config::env::Environment;
 use crate::config::stream::AuditStreamConfig;
 use crate::config::{Config, ConfigError, OnFull, Sync};
 use crate::error::{Error, Kind, Outstanding};
@@ -169,7 +170,12 @@ impl AuditStreamer {
     /// It cannot fail, as it could not there. A configuration that cannot be used is said on standard error, and every call then
     /// returns it as the error. [`start`](Self::start) fails at once instead.
     pub fn new(config: AuditStreamConfig) -> Self {
-        let started = Config::try_from(config).map_err(Error::from).and_then(Self::start);
+        let mut warnings = Vec::new();
+        let resolved = config.resolve(&Environment::of_process(), &mut warnings);
+        for text in warnings {
+            notice::to_stderr(&Notice::Warning { text });
+        }
+        let started = resolved.map_err(Error::from).and_then(Self::start);
         started.unwrap_or_else(|error| {
             notice::to_stderr(&Notice::Warning { text: error.to_string() });
             Self {

@@ -4,7 +4,6 @@ use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use auditwire::receiver::{Options, Protocol, Received, Receiver, Script, Tls, print};
@@ -69,13 +68,12 @@ impl std::str::FromStr for ScriptText {
 }
 
 /// Receives until it is told to stop.
-pub(crate) fn run(args: Args) -> Result<ExitCode> {
+pub(crate) fn run(args: Args) -> Result<()> {
     let options = options(&args)?;
     let mut out = sink(args.out.as_deref())?;
     // The receiver serves on the runtime's own threads, so that a slow terminal in this one does not hold up its answers.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(receive(options, args.count, &mut out))?;
-    Ok(ExitCode::SUCCESS)
+    runtime.block_on(receive(options, args.count, &mut out))
 }
 
 fn options(args: &Args) -> Result<Options> {
