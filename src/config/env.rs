@@ -245,17 +245,24 @@ fn product(environment: &Environment) -> Result<Option<Product>, ConfigError> {
     }
 }
 
+/// What a caller wrote, else what the variables say.
+fn written_or<T>(
+    written: Option<T>,
+    variables: impl FnOnce() -> Result<Option<T>, ConfigError>,
+) -> Result<Option<T>, ConfigError> {
+    match written {
+        Some(value) => Ok(Some(value)),
+        None => variables(),
+    }
+}
+
 /// Certificates: what was written, else the variables named for certificate, client certificate and client key.
 fn tls(written: Tls, names: [&[&'static str]; 3], environment: &Environment) -> Result<Tls, ConfigError> {
-    let or = |path: Option<PathBuf>, names| match path {
-        Some(path) => Ok(Some(path)),
-        None => environment.path(names),
-    };
     let [certificate, client_certificate, client_key] = names;
     let tls = Tls {
-        certificate: or(written.certificate, certificate)?,
-        client_certificate: or(written.client_certificate, client_certificate)?,
-        client_key: or(written.client_key, client_key)?,
+        certificate: written_or(written.certificate, || environment.path(certificate))?,
+        client_certificate: written_or(written.client_certificate, || environment.path(client_certificate))?,
+        client_key: written_or(written.client_key, || environment.path(client_key))?,
     };
     let missing = |names: &[&'static str], set: &PathBuf| {
         let why = format!("missing: mTLS needs the client's certificate and its key, and only {set:?} is set");

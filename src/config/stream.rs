@@ -241,6 +241,9 @@ fn resolve(
         config.product = Some(product);
     }
     if let Some(dead_letter) = written.dead_letter {
+        if dead_letter.path.as_os_str().is_empty() {
+            return Err(ConfigError::secret(format!("{origin}dead_letter.path"), "missing"));
+        }
         config.dead_letter_path = dead_letter.path;
     }
     if let Some(ocsf) = written.ocsf {

@@ -1,9 +1,7 @@
 //! Destinations: those that `OTEL_LOGS_EXPORTER` lists, and those that a program names in short.
 
 use super::*;
-use crate::config::{
-    Compression, Destination, DestinationKind, File, Format, Sync, Webhook, distinct_names, headers, url, written,
-};
+use crate::config::{Destination, DestinationKind, File, Format, Webhook, distinct_names, headers, url, written};
 use crate::secret::Secret;
 
 /// The destinations of `OTEL_LOGS_EXPORTER`; none at all only for `none`.
@@ -132,12 +130,11 @@ pub(in crate::config) fn webhook(
             None => Vec::new(),
         },
     };
-    let authorization = match written.authorization {
-        Some(secret) => Some((format!("{at}.authorization"), secret)),
-        None => environment
-            .text(AUDITWIRE_WEBHOOK_AUTHORIZATION)?
-            .map(|text| (AUDITWIRE_WEBHOOK_AUTHORIZATION.to_owned(), Secret::new(text))),
-    };
+    let authorization_at = format!("{at}.authorization");
+    let authorization = written_or(written.authorization.map(|secret| (authorization_at, secret)), || {
+        let text = environment.text(AUDITWIRE_WEBHOOK_AUTHORIZATION)?;
+        Ok(text.map(|text| (AUDITWIRE_WEBHOOK_AUTHORIZATION.to_owned(), Secret::new(text))))
+    })?;
     if let Some((authorization_at, secret)) = authorization {
         if headers.iter().any(|(name, _)| name == "authorization") {
             let why = format!("{headers_at} has such a header, too; which is meant?");
@@ -149,17 +146,12 @@ pub(in crate::config) fn webhook(
     let default = Webhook::new(url);
     Ok(Webhook {
         headers,
-        timeout: match written.timeout {
-            Some(timeout) => timeout.bound(),
-            None => match environment.strict(AUDITWIRE_WEBHOOK_TIMEOUT, units::duration)? {
-                Some(timeout) => Some(timeout).filter(|timeout| !timeout.is_zero()),
-                None => default.timeout,
-            },
-        },
-        compression: match written.compression {
-            Some(compression) => compression,
-            None => environment.strict(AUDITWIRE_WEBHOOK_COMPRESSION, choice)?.unwrap_or(Compression::None),
-        },
+        timeout: written_or(written.timeout, || {
+            environment.strict(AUDITWIRE_WEBHOOK_TIMEOUT, |text| units::duration(text).map(written::Span))
+        })?
+        .map_or(default.timeout, written::Span::bound),
+        compression: written_or(written.compression, || environment.strict(AUDITWIRE_WEBHOOK_COMPRESSION, choice))?
+            .unwrap_or(default.compression),
         tls: tls(written_tls, certificates, environment)?,
         format: format(written.format, AUDITWIRE_WEBHOOK_FORMAT, environment)?,
         max_request_bytes: written.max_request_bytes.map_or(default.max_request_bytes, |size| size.0),
@@ -169,18 +161,13 @@ pub(in crate::config) fn webhook(
 
 /// Resolves a file.
 pub(in crate::config) fn file(written: written::File, environment: &Environment) -> Result<File, ConfigError> {
-    let path = match written.path {
-        Some(path) => Some(path),
-        None => environment.path(&[AUDITWIRE_FILE_PATH])?,
-    };
+    let path = written_or(written.path, || environment.path(&[AUDITWIRE_FILE_PATH]))?;
     let path = path.ok_or_else(|| ConfigError::secret(AUDITWIRE_FILE_PATH, "missing: the file has no path"))?;
+    let default = File::new(path);
     Ok(File {
-        path,
         format: format(written.format, AUDITWIRE_FILE_FORMAT, environment)?,
-        sync: match written.sync {
-            Some(sync) => sync,
-            None => environment.strict(AUDITWIRE_FILE_SYNC, choice)?.unwrap_or(Sync::Batch),
-        },
+        sync: written_or(written.sync, || environment.strict(AUDITWIRE_FILE_SYNC, choice))?.unwrap_or(default.sync),
+        ..default
     })
 }
 
@@ -193,8 +180,5 @@ pub(in crate::config) fn stdout(
 }
 
 fn format(written: Option<Format>, name: &'static str, environment: &Environment) -> Result<Format, ConfigError> {
-    match written {
-        Some(format) => Ok(format),
-        None => Ok(environment.strict(name, choice)?.unwrap_or(Format::Ocsf)),
-    }
+    Ok(written_or(written, || environment.strict(name, choice))?.unwrap_or(Format::Ocsf))
 }

@@ -3,69 +3,53 @@
 use reqwest::Url;
 
 use super::*;
-use crate::config::{Compression, Otlp, Protocol, Tls, headers, url, written};
+use crate::config::{Otlp, Protocol, Tls, headers, url, written};
 use crate::secret::Secret;
 
 /// Resolves an OTLP destination. `at` is where `written` stands, for errors.
 ///
-/// The default protocol is gRPC rather than the specification's `http/protobuf`, which it allows "for strong reasons": only
-/// gRPC tells a refusal from an overload in its status, and names the wait, so that no audit event is given up wrongly.
+/// The default protocol is gRPC rather than `http/protobuf`, which the specification allows "for strong reasons". Ours: a
+/// status with its details (RetryInfo) tells an overload from a refusal and how long to wait, and on that hangs whether an
+/// audit event is sent again or becomes a dead letter; over HTTP any proxy on the way answers with statuses of its own.
 pub(in crate::config) fn otlp(
     written: written::Otlp,
     at: &str,
     environment: &Environment,
     warnings: &mut Vec<String>,
 ) -> Result<Otlp, ConfigError> {
-    let named = match written.protocol {
-        Some(protocol) => Some(protocol),
-        None => {
-            let names = [OTEL_EXPORTER_OTLP_LOGS_PROTOCOL, OTEL_EXPORTER_OTLP_PROTOCOL];
-            environment.lenient(&names, choice, warnings)?
-        }
-    };
-    let protocol = named.unwrap_or(Protocol::Grpc);
-    let (setting, endpoint) = endpoint(written.endpoint.as_deref(), at, protocol, environment, warnings)?;
-    if named.is_none() && endpoint.ends_with(":4318") {
-        let why =
-            format!("4318 is the usual port of OTLP/HTTP, but {OTEL_EXPORTER_OTLP_PROTOCOL} is not set and means grpc");
-        warn(warnings, &setting, &endpoint, &why);
-    }
-    let tls = written.tls();
-    let headers = headers(written.headers, at, protocol, environment)?;
-    let timeout = match written.timeout {
-        Some(timeout) => timeout.bound(),
-        None => {
-            let names = [OTEL_EXPORTER_OTLP_LOGS_TIMEOUT, OTEL_EXPORTER_OTLP_TIMEOUT];
-            environment.lenient(&names, milliseconds, warnings)?.unwrap_or(Some(Duration::from_secs(10)))
-        }
-    };
-    let compression = match written.compression {
-        Some(compression) => compression,
-        None => {
-            let names = [OTEL_EXPORTER_OTLP_LOGS_COMPRESSION, OTEL_EXPORTER_OTLP_COMPRESSION];
-            environment.lenient(&names, choice, warnings)?.unwrap_or(Compression::None)
-        }
-    };
+    let protocols = [OTEL_EXPORTER_OTLP_LOGS_PROTOCOL, OTEL_EXPORTER_OTLP_PROTOCOL];
+    let timeouts = [OTEL_EXPORTER_OTLP_LOGS_TIMEOUT, OTEL_EXPORTER_OTLP_TIMEOUT];
+    let compressions = [OTEL_EXPORTER_OTLP_LOGS_COMPRESSION, OTEL_EXPORTER_OTLP_COMPRESSION];
     let certificates: [&[&str]; 3] = [
         &[OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE, OTEL_EXPORTER_OTLP_CERTIFICATE],
         &[OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE, OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE],
         &[OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY, OTEL_EXPORTER_OTLP_CLIENT_KEY],
     ];
-    let tls = super::tls(tls, certificates, environment)?;
+    let named = written_or(written.protocol, || environment.lenient(&protocols, choice, warnings))?;
+    let protocol = named.unwrap_or(Protocol::Grpc);
+    let (setting, endpoint) = endpoint(written.endpoint.as_deref(), at, protocol, environment, warnings)?;
+    let tls = tls(written.tls(), certificates, environment)?;
+    if named.is_none() && endpoint.ends_with(":4318") {
+        let why = format!(
+            "4318 is the usual port of OTLP/HTTP, but without {OTEL_EXPORTER_OTLP_PROTOCOL} it is spoken to by gRPC"
+        );
+        warn(warnings, &setting, &endpoint, &why);
+    }
     if endpoint.starts_with("http:") && tls != Tls::default() {
         warn(warnings, &setting, &endpoint, "http means no TLS: the certificates that are set are not used");
     }
     let default = Otlp::grpc(endpoint);
     Ok(Otlp {
         protocol,
-        headers,
-        timeout,
-        compression,
+        headers: headers(written.headers, at, protocol, environment)?,
+        timeout: written_or(written.timeout.map(written::Span::bound), || {
+            environment.lenient(&timeouts, milliseconds, warnings)
+        })?
+        .unwrap_or(default.timeout),
+        compression: written_or(written.compression, || environment.lenient(&compressions, choice, warnings))?
+            .unwrap_or(default.compression),
         tls,
-        body: match written.body {
-            Some(body) => body,
-            None => environment.strict(AUDITWIRE_OTLP_BODY, choice)?.unwrap_or(default.body),
-        },
+        body: written_or(written.body, || environment.strict(AUDITWIRE_OTLP_BODY, choice))?.unwrap_or(default.body),
         max_request_bytes: written.max_request_bytes.map_or(default.max_request_bytes, |size| size.0),
         ..default
     })

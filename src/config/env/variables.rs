@@ -5,7 +5,7 @@
 pub struct Variable {
     /// Its name.
     pub name: &'static str,
-    /// What holds when it is unset or empty; itself empty when that is nothing.
+    /// What holds when it is unset or empty: a value, or words where none can be written.
     pub default: &'static str,
     /// What it means, with its unit.
     pub meaning: &'static str,
@@ -16,7 +16,7 @@ macro_rules! variables {
     ($(#[doc = $meaning:literal] $name:ident = $default:literal;)*) => {
         $(
             #[doc = $meaning]
-            #[doc = concat!("\n\nDefault: ", $default)]
+            #[doc = concat!("\n\nDefault: ", $default, ".")]
             pub const $name: &str = stringify!($name);
         )*
 
@@ -33,51 +33,51 @@ variables! {
     /// List of destinations: `otlp`, `console` (standard output), `webhook`, `file`; or `none`, said aloud
     OTEL_LOGS_EXPORTER = "otlp";
     /// Not supported: a start with it set is refused, because it would make all other variables void
-    OTEL_CONFIG_FILE = "";
+    OTEL_CONFIG_FILE = "unset";
 
     /// Protocol of all signals: `grpc`, `http/protobuf`, `http/json`
     OTEL_EXPORTER_OTLP_PROTOCOL = "grpc";
     /// The same for logs only; wins
-    OTEL_EXPORTER_OTLP_LOGS_PROTOCOL = "";
+    OTEL_EXPORTER_OTLP_LOGS_PROTOCOL = "the general one";
     /// Receiver of all signals: for gRPC `http(s)://host:port` or `host:port`, for HTTP the base URL to which `v1/logs` is added
     OTEL_EXPORTER_OTLP_ENDPOINT = "port 4317 (gRPC) or 4318 (HTTP) of `localhost`, without TLS";
     /// Receiver of logs; for HTTP the complete URL, used as it is; wins
-    OTEL_EXPORTER_OTLP_LOGS_ENDPOINT = "";
+    OTEL_EXPORTER_OTLP_LOGS_ENDPOINT = "the general one";
     /// Headers of all signals, `name=value,name=value`, values percent-encoded; secret
-    OTEL_EXPORTER_OTLP_HEADERS = "";
+    OTEL_EXPORTER_OTLP_HEADERS = "unset";
     /// Headers for logs; replaces the general list
-    OTEL_EXPORTER_OTLP_LOGS_HEADERS = "";
+    OTEL_EXPORTER_OTLP_LOGS_HEADERS = "the general one";
     /// Bound of one request in milliseconds, 0 for none
     OTEL_EXPORTER_OTLP_TIMEOUT = "10000";
     /// The same for logs only; wins
-    OTEL_EXPORTER_OTLP_LOGS_TIMEOUT = "";
+    OTEL_EXPORTER_OTLP_LOGS_TIMEOUT = "the general one";
     /// `gzip` or `none`
     OTEL_EXPORTER_OTLP_COMPRESSION = "none";
     /// The same for logs only; wins
-    OTEL_EXPORTER_OTLP_LOGS_COMPRESSION = "";
+    OTEL_EXPORTER_OTLP_LOGS_COMPRESSION = "the general one";
     /// `true`: a gRPC endpoint written without `http://` or `https://` is spoken to without TLS
     OTEL_EXPORTER_OTLP_INSECURE = "false";
     /// The same for logs only; wins
-    OTEL_EXPORTER_OTLP_LOGS_INSECURE = "";
+    OTEL_EXPORTER_OTLP_LOGS_INSECURE = "the general one";
     /// PEM file of the authorities to trust
     OTEL_EXPORTER_OTLP_CERTIFICATE = "the system's";
     /// The same for logs only; wins
-    OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE = "";
+    OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE = "the general one";
     /// PEM file of the client's certificate chain (mTLS)
-    OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE = "";
+    OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE = "unset";
     /// The same for logs only; wins
-    OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE = "";
+    OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE = "the general one";
     /// PEM file of the client's private key (mTLS)
-    OTEL_EXPORTER_OTLP_CLIENT_KEY = "";
+    OTEL_EXPORTER_OTLP_CLIENT_KEY = "unset";
     /// The same for logs only; wins
-    OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY = "";
+    OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY = "the general one";
 
     /// `service.name` of the resource
     OTEL_SERVICE_NAME = "unknown_service:PROGRAM";
     /// Resource attributes, `name=value,name=value`, percent-encoded; win over those found by the program
-    OTEL_RESOURCE_ATTRIBUTES = "";
+    OTEL_RESOURCE_ATTRIBUTES = "unset";
     /// W3C trace context of the caller; events without their own are correlated to it
-    TRACEPARENT = "";
+    TRACEPARENT = "unset";
 
     /// How long a record waits for others before it is sent, in milliseconds; 0 is taken as 10
     OTEL_BLRP_SCHEDULE_DELAY = "1000";
@@ -90,20 +90,20 @@ variables! {
     /// Most attributes of a record of any signal
     OTEL_ATTRIBUTE_COUNT_LIMIT = "128";
     /// The same for log records only; wins
-    OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT = "";
+    OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT = "the general one";
     /// Longest string in an attribute of any signal; the body is never cut
-    OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT = "";
+    OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT = "unset";
     /// The same for log records only; wins
-    OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT = "";
+    OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT = "the general one";
 
     /// What the OTLP record's body is: `map`, `json` (text, byte for byte), `message`
     AUDITWIRE_OTLP_BODY = "map";
     /// Where the webhook takes JSON arrays
-    AUDITWIRE_WEBHOOK_URL = "";
+    AUDITWIRE_WEBHOOK_URL = "unset";
     /// `Authorization` header, verbatim; secret
-    AUDITWIRE_WEBHOOK_AUTHORIZATION = "";
+    AUDITWIRE_WEBHOOK_AUTHORIZATION = "unset";
     /// Headers, `name=value,name=value`, values percent-encoded; secret
-    AUDITWIRE_WEBHOOK_HEADERS = "";
+    AUDITWIRE_WEBHOOK_HEADERS = "unset";
     /// Bound of one request, `0s` for none
     AUDITWIRE_WEBHOOK_TIMEOUT = "10s";
     /// `gzip` or `none`
@@ -113,11 +113,11 @@ variables! {
     /// PEM file of the authorities to trust
     AUDITWIRE_WEBHOOK_CERTIFICATE = "the system's";
     /// PEM file of the client's certificate chain (mTLS)
-    AUDITWIRE_WEBHOOK_CLIENT_CERTIFICATE = "";
+    AUDITWIRE_WEBHOOK_CLIENT_CERTIFICATE = "unset";
     /// PEM file of the client's private key (mTLS)
-    AUDITWIRE_WEBHOOK_CLIENT_KEY = "";
+    AUDITWIRE_WEBHOOK_CLIENT_KEY = "unset";
     /// JSON Lines file that the `file` destination appends to
-    AUDITWIRE_FILE_PATH = "";
+    AUDITWIRE_FILE_PATH = "unset";
     /// What a line is: `ocsf`, `audit`, `otlp_json`
     AUDITWIRE_FILE_FORMAT = "ocsf";
     /// `batch`: synced before it counts as delivered; `never`: left to the system
@@ -133,15 +133,15 @@ variables! {
     /// Folder of state files (XDG): the dead letters lie in `auditwire/` there
     XDG_STATE_HOME = "$HOME/.local/state";
     /// Home folder; without one the dead letters are `auditwire-dead-letters.jsonl` in the working folder
-    HOME = "";
+    HOME = "unset";
     /// Largest accepted event as OCSF JSON
     AUDITWIRE_MAX_EVENT_BYTES = "1MiB";
     /// How long dropping the last handle waits for delivery
     AUDITWIRE_SHUTDOWN_TIMEOUT = "5s";
     /// Product that reports events which name none; goes with a vendor
-    AUDITWIRE_PRODUCT_NAME = "";
+    AUDITWIRE_PRODUCT_NAME = "unset";
     /// Vendor of that product
-    AUDITWIRE_PRODUCT_VENDOR = "";
+    AUDITWIRE_PRODUCT_VENDOR = "unset";
     /// Version of that product
-    AUDITWIRE_PRODUCT_VERSION = "";
+    AUDITWIRE_PRODUCT_VERSION = "unset";
 }

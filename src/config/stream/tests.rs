@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{Body, Compression, File, OnFull, Protocol, Sync, Webhook};
+use crate::config::{Body, Compression, File, OnFull, Protocol, Sync, Tls, Webhook};
 use crate::ocsf;
 use crate::secret::REDACTED;
 
@@ -252,6 +252,25 @@ fn json_wins_over_variables_and_variables_over_defaults() {
 }
 
 #[test]
+fn written_certificates_win_over_variables() {
+    let variables = &[
+        (env::OTEL_EXPORTER_OTLP_CERTIFICATE, "general-ca.pem"),
+        (env::OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE, "logs-ca.pem"),
+        (env::OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE, "general-chain.pem"),
+        (env::OTEL_EXPORTER_OTLP_CLIENT_KEY, "general-key.pem"),
+    ];
+    let otlp = r#"{"type":"otlp","endpoint":"https://h:4317","client_key":"own-key.pem"}"#;
+    let config = resolved(&format!(r#"{{"destination":{otlp}}}"#), variables);
+    let DestinationKind::Otlp(otlp) = &config.destinations[0].kind else { panic!() };
+    let expected = Tls {
+        certificate: Some("logs-ca.pem".into()),
+        client_certificate: Some("general-chain.pem".into()),
+        client_key: Some("own-key.pem".into()),
+    };
+    assert_eq!(otlp.tls, expected);
+}
+
+#[test]
 fn the_webhooks_variables_count_for_a_single_webhook_only() {
     let variables = &[(env::AUDITWIRE_WEBHOOK_AUTHORIZATION, "Bearer t"), (env::AUDITWIRE_WEBHOOK_FORMAT, "audit")];
     let one = r#"{"type":"http_webhook","url":"https://one"}"#;
@@ -287,6 +306,7 @@ fn mistakes_in_the_json_are_named_with_their_place() {
         (r#"{"batch_size":1}"#, "stream.json: destination: missing"),
         (r#"{"destinations":[]}"#, "stream.json: destinations: the list is empty"),
         (r#"{"destination":{"type":"stdout"},"destinations":[]}"#, "stream.json: destinations: contradicts"),
+        (r#"{"destination":{"type":"stdout"},"dead_letter":{"path":""}}"#, "stream.json: dead_letter.path: missing"),
         (r#"{"destination":{"type":"http_webhook"}}"#, "stream.json: destination.url: missing"),
         (r#"{"destinations":[{"type":"file"}]}"#, "stream.json: destinations[0].path: missing"),
         (
