@@ -219,6 +219,21 @@ async fn a_code_has_its_http_status_too() {
 }
 
 #[tokio::test]
+async fn any_2xx_is_success() {
+    let mut receiver = start(Script::new().times(3, Answer::status(202))).await;
+    let (grpc_addr, http_addr, hook_addr) = addrs(&receiver);
+    let client = http();
+    grpc(grpc_addr).await.export(batch(&["a"])).await.unwrap();
+    let response = otlp_post(&client, http_addr, "application/json").send().await.unwrap();
+    assert_eq!(response.status(), 202);
+    assert_eq!(response.text().await.unwrap(), r#"{"partialSuccess":{}}"#);
+    assert_eq!(hook_post(&client, hook_addr, &json!([])).send().await.unwrap().status(), 202);
+    for _ in 0..3 {
+        assert!(next(&mut receiver).await.accepted());
+    }
+}
+
+#[tokio::test]
 async fn when_to_come_back_is_said_in_every_form() {
     let from_now = Duration::from_millis(1500);
     let waits = [Wait::Seconds(7), Wait::Date(from_now), Wait::Raw("soon".to_owned())];
