@@ -219,6 +219,21 @@ async fn a_code_has_its_http_status_too() {
 }
 
 #[tokio::test]
+async fn any_2xx_is_success() {
+    let mut receiver = start(Script::new().times(3, Answer::status(202))).await;
+    let (grpc_addr, http_addr, hook_addr) = addrs(&receiver);
+    let client = http();
+    grpc(grpc_addr).await.export(batch(&["a"])).await.unwrap();
+    let response = otlp_post(&client, http_addr, "application/json").send().await.unwrap();
+    assert_eq!(response.status(), 202);
+    assert_eq!(response.text().await.unwrap(), r#"{"partialSuccess":{}}"#);
+    assert_eq!(hook_post(&client, hook_addr, &json!([])).send().await.unwrap().status(), 202);
+    for _ in 0..3 {
+        assert!(next(&mut receiver).await.accepted());
+    }
+}
+
+#[tokio::test]
 async fn when_to_come_back_is_said_in_every_form() {
     let from_now = Duration::from_millis(1500);
     let waits = [Wait::Seconds(7), Wait::Date(from_now), Wait::Raw("soon".to_owned())];
@@ -316,6 +331,7 @@ async fn a_cut_connection_is_reset_whether_or_not_the_request_was_stored() {
         grpc.export(batch(&["b"])).await.unwrap();
         assert!(otlp_post(&client, http_addr, "application/json").send().await.unwrap().status().is_success());
         stop(&mut receiver).await;
+        while timeout(SOON, receiver.next()).await.unwrap().is_some() {}
     }
 }
 
@@ -338,6 +354,8 @@ async fn what_hangs_ends_with_the_receiver() {
     for call in calls {
         assert!(timeout(SOON, call).await.unwrap().unwrap());
     }
+    // No call holds on to the receiver's other end.
+    assert!(timeout(SOON, receiver.next()).await.unwrap().is_none());
 }
 
 /// So that calls of different clients fit in one list.
@@ -731,6 +749,69 @@ async fn a_real_collector_takes_what_the_receiver_takes_and_survives_a_restart()
     collector.restart();
     client.export(batch(&["c"])).await.unwrap();
     assert_eq!(collector.wait_for(4).len(), 4);
+}
+
+/// A Collector that waits for what lies behind it, here our receiver, and passes its refusals on.
+const SYNCHRONOUS: &str = "
+receivers:
+  otlp:
+    protocols:
+      grpc: {endpoint: '${env:OTLP_GRPC}'}
+      http: {endpoint: '${env:OTLP_HTTP}'}
+exporters:
+  EXPORTER
+    endpoint: ENDPOINT
+    tls: {insecure: true}
+    sending_queue: {enabled: false}
+    retry_on_failure: {enabled: false}
+service:
+  telemetry: {metrics: {level: none}}
+  pipelines:
+    logs: {receivers: [otlp], exporters: [NAME]}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_collector_understands_what_the_receiver_answers() {
+    if built().is_none() {
+        return;
+    }
+    let partial = Answer::PartialSuccess { rejected: 1, message: "one was odd".to_owned() };
+    let answers = [
+        (Answer::Ok, Code::Ok),
+        (Answer::status(503), Code::Unavailable),
+        (Answer::status(429).wait(Wait::Seconds(3)), Code::ResourceExhausted),
+        (Answer::status(401), Code::Unauthenticated),
+        (Answer::status(400), Code::InvalidArgument),
+        (Answer::Cut, Code::Unavailable),
+        (partial, Code::Ok),
+    ];
+    for name in ["otlp_grpc", "otlp_http"] {
+        let script = answers.iter().fold(Script::new(), |script, (answer, _)| script.then(answer.clone()));
+        let mut receiver = start(script).await;
+        let endpoint = match name {
+            "otlp_grpc" => receiver.otlp_grpc_addr().unwrap().to_string(),
+            _ => format!("http://{}", receiver.otlp_http_addr().unwrap()),
+        };
+        let config =
+            SYNCHRONOUS.replace("EXPORTER", &format!("{name}:")).replace("ENDPOINT", &endpoint).replace("NAME", name);
+        let dir = tempfile::tempdir().unwrap();
+        let collector = Collector::start(&config, dir.path());
+        let mut client = grpc(collector.otlp_grpc_addr()).await;
+        for (answer, code) in &answers {
+            let told = match client.export(batch(&["a"])).await {
+                Ok(_) => Code::Ok,
+                Err(status) => status.code(),
+            };
+            assert_eq!(told, *code, "{name} {answer}");
+            let received = next(&mut receiver).await;
+            assert_eq!(
+                (&received.answer, received.header("content-encoding").or(received.header("grpc-encoding"))),
+                (answer, Some("gzip"))
+            );
+        }
+        assert!(collector.log().contains("one was odd"), "the partial success was read");
+        stop(&mut receiver).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

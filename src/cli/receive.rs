@@ -31,8 +31,8 @@ pub(crate) struct Args {
     out: Option<PathBuf>,
 
     /// Answer the first requests so: STATUS[xCOUNT][:RETRY_AFTER_SECONDS], separated by commas, as in 503x3,429:2,400
-    #[arg(long, value_name = "SCRIPT", default_value = "200", hide_default_value = true)]
-    fail: ScriptText,
+    #[arg(long, value_name = "SCRIPT")]
+    fail: Option<ScriptText>,
 
     /// Refuse larger requests
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
@@ -82,7 +82,7 @@ fn options(args: &Args) -> Result<Options> {
         otlp_http: args.otlp_http,
         webhook: args.webhook,
         tls: None,
-        script: args.fail.0.parse()?,
+        script: args.fail.as_ref().map_or_else(|| Ok(Script::new()), |fail| fail.0.parse())?,
         max_request_bytes: args.max_request_bytes,
     };
     if options.otlp_grpc.is_none() && options.otlp_http.is_none() && options.webhook.is_none() {
@@ -199,5 +199,50 @@ async fn asked_to_stop() {
     tokio::select! {
         Ok(()) = tokio::signal::ctrl_c() => {}
         _ = terminate => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &str) -> Result<Args, String> {
+        Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.args).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn all_usual_ports_are_served_when_none_is_named() {
+        let all = options(&parse("receive").unwrap()).unwrap();
+        assert_eq!(all.otlp_grpc, Some("127.0.0.1:4317".parse().unwrap()));
+        assert_eq!(all.otlp_http, Some("127.0.0.1:4318".parse().unwrap()));
+        assert_eq!(all.webhook, Some("127.0.0.1:8088".parse().unwrap()));
+
+        let one = options(&parse("receive --webhook 0.0.0.0:9000").unwrap()).unwrap();
+        assert_eq!((one.otlp_grpc, one.otlp_http), (None, None));
+        assert_eq!(one.webhook, Some("0.0.0.0:9000".parse().unwrap()));
+        let one = options(&parse("receive --otlp-http 9001").unwrap()).unwrap();
+        assert_eq!(one.otlp_http, Some(loopback(9001)));
+    }
+
+    #[test]
+    fn a_bad_argument_is_named() {
+        for (line, named) in [
+            ("receive --fail 503xx", "`x` is no number of times"),
+            ("receive --fail 42", "`42` is no HTTP status"),
+            ("receive --webhook nowhere", "neither PORT nor HOST:PORT"),
+            ("receive --webhook 70000", "neither PORT nor HOST:PORT"),
+            ("receive --key k.pem", "--certificate"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(named), "{line}: {error}");
+        }
     }
 }

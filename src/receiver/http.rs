@@ -4,13 +4,13 @@
 //! clients lose the answer, and then a test would depend on timing.
 
 use std::io::Read;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
 use futures_util::stream;
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -28,7 +28,7 @@ type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 /// How much of a request that is too large anyway is read before the connection is given up.
 const MAX_DISCARDED_BYTES: usize = 256 << 20;
 
-/// The language of an answer, which is that of its request.
+/// The language of an answer, which is that of its request. A webhook is sent JSON and answered in plain text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Language {
     Protobuf,
@@ -46,30 +46,11 @@ pub(super) async fn answer(request: Request<Incoming>, protocol: Protocol, conne
     let limit = connection.shared.max_request_bytes;
     let body = read(body, limit).await;
 
-    let mut language = Language::Text;
-    let read = || -> Result<(Payload, usize), Refusal> {
-        if protocol == Protocol::OtlpHttp && head.uri.path() != "/v1/logs" {
-            return Err(Refusal(StatusCode::NOT_FOUND, "404 page not found".to_owned()));
-        }
-        if head.method != Method::POST {
-            let message = "405 method not allowed, supported: [POST]".to_owned();
-            return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, message));
-        }
-        if protocol == Protocol::OtlpHttp {
-            language = language_of(&head.headers)?;
-        }
-        let body = plain(body?, &head.headers, limit)?;
-        let payload = match language {
-            Language::Protobuf => Payload::Otlp(ExportLogsServiceRequest::decode(body.clone()).map_err(malformed)?),
-            Language::Json => Payload::Otlp(parse_otlp_json(&body).map_err(malformed)?),
-            Language::Text => match serde_json::from_slice(&body).map_err(malformed)? {
-                json @ (Value::Array(_) | Value::Object(_)) => Payload::Json(json),
-                _ => return Err(malformed("the body is neither an array nor an object")),
-            },
-        };
-        Ok((payload, body.len()))
+    let (language, decoded) = match admit(protocol, &head) {
+        Ok(language) => (language, body.and_then(|body| decode(language, &plain(body, &head.headers, limit)?))),
+        Err(refusal) => (Language::Text, Err(refusal)),
     };
-    match read() {
+    match decoded {
         Ok((payload, bytes)) => say(language, connection.receive(protocol, &head.headers, payload, bytes).await),
         Err(Refusal(status, message)) => {
             let code = code_of(status.as_u16());
@@ -80,6 +61,31 @@ pub(super) async fn answer(request: Request<Incoming>, protocol: Protocol, conne
             response
         }
     }
+}
+
+/// Judges a request by its head, and says which language its body is in.
+fn admit(protocol: Protocol, head: &request::Parts) -> Result<Language, Refusal> {
+    let otlp = protocol == Protocol::OtlpHttp;
+    if otlp && head.uri.path() != "/v1/logs" {
+        return Err(Refusal(StatusCode::NOT_FOUND, "404 page not found".to_owned()));
+    }
+    if head.method != Method::POST {
+        let message = "405 method not allowed, supported: [POST]".to_owned();
+        return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, message));
+    }
+    if otlp { language_of(&head.headers) } else { Ok(Language::Text) }
+}
+
+fn decode(language: Language, body: &[u8]) -> Result<(Payload, usize), Refusal> {
+    let payload = match language {
+        Language::Protobuf => Payload::Otlp(ExportLogsServiceRequest::decode(body).map_err(malformed)?),
+        Language::Json => Payload::Otlp(parse_otlp_json(body).map_err(malformed)?),
+        Language::Text => match serde_json::from_slice(body).map_err(malformed)? {
+            json @ (Value::Array(_) | Value::Object(_)) => Payload::Json(json),
+            _ => return Err(malformed("the body is neither an array nor an object")),
+        },
+    };
+    Ok((payload, body.len()))
 }
 
 fn malformed(error: impl std::fmt::Display) -> Refusal {
@@ -127,7 +133,7 @@ fn plain(body: Bytes, headers: &HeaderMap, limit: usize) -> Result<Bytes, Refusa
         Some(b"gzip") => {
             let mut plain = Vec::new();
             let decoder = MultiGzDecoder::new(&*body);
-            decoder.take(limit as u64 + 1).read_to_end(&mut plain).map_err(malformed)?;
+            decoder.take((limit as u64).saturating_add(1)).read_to_end(&mut plain).map_err(malformed)?;
             if plain.len() > limit { Err(too_large(limit)) } else { Ok(plain.into()) }
         }
         Some(other) => {
@@ -139,13 +145,15 @@ fn plain(body: Bytes, headers: &HeaderMap, limit: usize) -> Result<Bytes, Refusa
 
 /// An answer of the script as a response.
 fn say(language: Language, answer: Answer) -> Response<Body> {
-    match answer {
-        Answer::Reply(answer) => reply(language, answer),
-        Answer::Raw { status, headers, body } => raw(status, headers, body),
-        answer => match language {
-            Language::Protobuf => respond(200, "application/x-protobuf", grpc::response(&answer).encode_to_vec()),
-            Language::Json | Language::Text => respond(200, "application/json", success(language, &answer)),
-        },
+    let status = match answer {
+        Answer::Raw { status, headers, body } => return raw(status, headers, body),
+        Answer::Reply(answer) if !(200..300).contains(&answer.status) => return reply(language, answer),
+        Answer::Reply(Reply { status, .. }) => status,
+        _ => 200,
+    };
+    match language {
+        Language::Protobuf => respond(status, "application/x-protobuf", grpc::response(&answer).encode_to_vec()),
+        Language::Json | Language::Text => respond(status, "application/json", success(language, &answer)),
     }
 }
 
@@ -162,7 +170,7 @@ fn success(language: Language, answer: &Answer) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
-/// A status; OTLP has it in the body too, as `google.rpc.Status`.
+/// A refusal; OTLP has it in the body too, as `google.rpc.Status`.
 fn reply(language: Language, Reply { status, code, wait, message }: Reply) -> Response<Body> {
     let mut response = match language {
         Language::Protobuf => {
@@ -178,9 +186,7 @@ fn reply(language: Language, Reply { status, code, wait, message }: Reply) -> Re
     let wait = wait.map(|wait| match wait {
         Wait::Seconds(seconds) => seconds.to_string(),
         // A date has whole seconds: one more, so that the wait is never shorter than asked for.
-        Wait::Date(from_now) => {
-            httpdate::fmt_http_date(SystemTime::now() + from_now + std::time::Duration::from_secs(1))
-        }
+        Wait::Date(from_now) => httpdate::fmt_http_date(SystemTime::now() + from_now + Duration::from_secs(1)),
         Wait::Raw(text) => text,
     });
     if let Some(value) = wait.and_then(|text| HeaderValue::from_bytes(text.as_bytes()).ok()) {

@@ -69,7 +69,7 @@ pub enum Wait {
 }
 
 impl Answer {
-    /// The answer with this HTTP status, and over gRPC with the code a Collector would use for it.
+    /// The answer with this HTTP status, and over gRPC with the code that means the same.
     ///
     /// # Panics
     /// When no final HTTP status has this number.
@@ -83,7 +83,7 @@ impl Answer {
         Self::Reply(Reply { status, code, wait: None, message })
     }
 
-    /// The answer with this gRPC code, and over HTTP with the status a Collector would use for it.
+    /// The answer with this gRPC code, and over HTTP with the status that means the same.
     pub fn code(code: Code) -> Self {
         Self::Reply(Reply { status: status_of(code), code, wait: None, message: format!("scripted {code:?}") })
     }
@@ -152,7 +152,8 @@ impl fmt::Display for Answer {
     }
 }
 
-/// The gRPC code for an HTTP status, as the Collector's OTLP receiver pairs them.
+/// The gRPC code that means what an HTTP status means. A Collector that has such a status behind it says mostly the same,
+/// but `UNAVAILABLE` for 504 and `UNKNOWN` for 408, 413 and 500.
 pub(super) fn code_of(status: u16) -> Code {
     match status {
         200..=299 => Code::Ok,
