@@ -144,7 +144,10 @@ impl Delivery {
 
     fn recovered(&self) {
         if self.intake.ledger.set_failing(false) {
-            (self.intake.listener)(&Notice::Recovered { destination: self.name().to_owned(), target: self.intake.target.clone() });
+            (self.intake.listener)(&Notice::Recovered {
+                destination: self.name().to_owned(),
+                target: self.intake.target.clone(),
+            });
         }
     }
 

@@ -83,13 +83,18 @@ impl fmt::Display for Error {
         match &self.0 {
             Kind::Config(error) => error.fmt(f),
             Kind::Start(why) => write!(f, "cannot start: {why}"),
-            Kind::Full { destination } => write!(f, "the queue of destination {destination} is full, event not accepted"),
+            Kind::Full { destination } => {
+                write!(f, "the queue of destination {destination} is full, event not accepted")
+            }
             Kind::TooLarge { bytes, max } => {
                 write!(f, "the event is {bytes} bytes of OCSF JSON, more than the {max} accepted")
             }
             Kind::Closed => f.write_str("the streamer has been shut down, event not accepted"),
             Kind::Rejected { events, destination } => {
-                write!(f, "destination {destination} refused {events} events for good; they are in the dead-letter file")
+                write!(
+                    f,
+                    "destination {destination} refused {events} events for good; they are in the dead-letter file"
+                )
             }
             Kind::Undelivered { timeout, outstanding } => {
                 write!(f, "not delivered within {timeout:?}:")?;

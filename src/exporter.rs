@@ -193,10 +193,9 @@ impl Exporter {
                 Self::Webhook(webhook::Webhook::new(&destination.name, webhook)?),
                 Encoding::Json { format: webhook.format, separator: b',', envelope },
             ),
-            DestinationKind::File(file) => (
-                Self::File(file::File::new(file)),
-                Encoding::Json { format: file.format, separator: b'\n', envelope },
-            ),
+            DestinationKind::File(file) => {
+                (Self::File(file::File::new(file)), Encoding::Json { format: file.format, separator: b'\n', envelope })
+            }
             DestinationKind::Stdout { format } => {
                 (Self::Stdout(stdout::Stdout), Encoding::Json { format: *format, separator: b'\n', envelope })
             }

@@ -14,15 +14,15 @@ pub mod notice;
 pub mod ocsf;
 mod otlp;
 mod pipeline;
-pub mod record;
 pub mod receiver;
+pub mod record;
 pub mod retry;
 pub mod secret;
 mod streamer;
+pub use config::stream::{AuditStreamConfig, StreamDestination};
 pub use error::{Error, Outstanding};
 pub use event::{
     ActorInfo, AuditEvent, EventMetadata, EventOutcome, PolicyInfo, Product, ResourceInfo, new_audit_event, set_product,
 };
 pub use ledger::DestinationState;
-pub use config::stream::{AuditStreamConfig, StreamDestination};
 pub use streamer::{AuditStreamer, Builder, Receipt, State};

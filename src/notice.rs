@@ -91,7 +91,11 @@ impl fmt::Display for Notice {
                 write!(f, "{destination} refused {events} events for good: {why}; kept in {}", path.display())
             }
             Self::DeadLetterFailed { path, why } => {
-                write!(f, "the dead-letter file {} cannot be written: {why}; its events are kept and wait", path.display())
+                write!(
+                    f,
+                    "the dead-letter file {} cannot be written: {why}; its events are kept and wait",
+                    path.display()
+                )
             }
             Self::Remark { destination, text } => write!(f, "{destination} accepted everything and says: {text}"),
             Self::Dropped { destination, events } => {

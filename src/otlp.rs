@@ -117,8 +117,11 @@ pub(crate) struct Envelope {
 impl Envelope {
     pub(crate) fn new(resource: &Resource) -> Self {
         let mut encoded = Vec::new();
+        // The SDK keeps them in a hash map; the same resource shall give the same bytes.
+        let mut attributes: Vec<_> = resource.iter().collect();
+        attributes.sort_by(|(one, _), (other, _)| one.cmp(other));
         nested(&mut encoded, 1, 2, |out| {
-            for (key, value) in resource.iter() {
+            for (key, value) in attributes {
                 nested(out, 1, 1, |out| {
                     bytes(out, 1, key.as_str().as_bytes());
                     nested(out, 2, 1, |out| any_value::resource(value, out));

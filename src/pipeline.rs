@@ -56,7 +56,8 @@ impl Pipeline {
             .build();
         // One batch is being sent, one waits here, one is encoded and waits to get here: sending never waits for encoding.
         let (batches, encoded) = mpsc::channel(1);
-        let processor = BatchLogProcessor::builder(Encoder { encoding, batches }).with_batch_config(processor_config).build();
+        let processor =
+            BatchLogProcessor::builder(Encoder { encoding, batches }).with_batch_config(processor_config).build();
         // The user's processors come first: what they change is what we export.
         let provider = (shared.extend)(name, SdkLoggerProvider::builder().with_resource(shared.resource.clone()))
             .with_log_processor(processor)

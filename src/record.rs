@@ -297,7 +297,8 @@ impl Builder<'_> {
         let text = text.text();
         match key {
             "ocsf.metadata.correlation_uid" => {
-                fields.trace_id = TraceId::from_hex(&text).ok().filter(|id| text.len() == 32 && *id != TraceId::INVALID);
+                fields.trace_id =
+                    TraceId::from_hex(&text).ok().filter(|id| text.len() == 32 && *id != TraceId::INVALID);
             }
             // One allocation for the two attributes; the id repeats on no other record.
             "ocsf.metadata.uid" if text.len() <= MAX_ATTRIBUTE_BYTES => {
@@ -401,9 +402,9 @@ fn intern(text: &str) -> StringValue {
         static TABLE: RefCell<Vec<Option<Arc<str>>>> = RefCell::new(vec![None; SLOTS]);
     }
     // FNV-1a: short texts, no attacker to gain more than a collision.
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let slot = (hash ^ (hash >> 32)) as usize % SLOTS;
     TABLE.with_borrow_mut(|table| match &table[slot] {
         Some(shared) if **shared == *text => StringValue::from(Arc::clone(shared)),

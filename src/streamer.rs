@@ -363,7 +363,12 @@ impl AuditStreamer {
         Ok(shared(&text))
     }
 
-    fn hand_over(&self, event: &AuditEvent, text: &Arc<str>, places: Vec<Option<SemaphorePermit<'_>>>) -> Result<Receipt, Error> {
+    fn hand_over(
+        &self,
+        event: &AuditEvent,
+        text: &Arc<str>,
+        places: Vec<Option<SemaphorePermit<'_>>>,
+    ) -> Result<Receipt, Error> {
         // Asked with the places in hand: a shutdown that begins after this sees them missing and waits for the event.
         if self.inner.closed.load(Ordering::SeqCst) {
             return Err(Error::new(Kind::Closed));

@@ -5,9 +5,7 @@ use std::io::{self, Write as _};
 use anyhow::{Context as _, Result, ensure};
 use auditwire::config::{Config, Destination, DestinationKind, Otlp};
 use auditwire::receiver::{self, Receiver};
-use auditwire::{
-    ActorInfo, AuditEvent, AuditStreamer, EventOutcome, PolicyInfo, ResourceInfo, new_audit_event,
-};
+use auditwire::{ActorInfo, AuditEvent, AuditStreamer, EventOutcome, PolicyInfo, ResourceInfo, new_audit_event};
 
 use super::exit::{self, Exit};
 
@@ -57,14 +55,22 @@ async fn demo() -> Result<Exit> {
     }
     ensure!(decoded == count, "{count} events were sent and {decoded} records decoded");
     let state = streamer.state();
-    exit::say(format_args!("accepted {}, delivered {}, decoded {decoded}", state.accepted, state.destinations[0].delivered));
+    exit::say(format_args!(
+        "accepted {}, delivered {}, decoded {decoded}",
+        state.accepted, state.destinations[0].delivered
+    ));
     exit::say(format_args!("next: auditwire receive, and in another terminal: auditwire send FILE"));
     Ok(Exit::Success)
 }
 
 /// A morning in a sandbox host's life.
 fn samples() -> Vec<AuditEvent> {
-    let mira = || ActorInfo::user("u-1001").with_email("mira@example.org").with_org_id("org-blue").with_ip_address("198.51.100.24");
+    let mira = || {
+        ActorInfo::user("u-1001")
+            .with_email("mira@example.org")
+            .with_org_id("org-blue")
+            .with_ip_address("198.51.100.24")
+    };
     let sandbox = || ResourceInfo::new("sandbox", "build-42");
     vec![
         new_audit_event("auth_event", "login", EventOutcome::Permit).with_actor(mira()),
@@ -72,7 +78,9 @@ fn samples() -> Vec<AuditEvent> {
             .with_actor(mira())
             .with_resource(sandbox().with_attribute("image", "rust:1.95").with_attribute("vcpus", 2))
             .with_policy(PolicyInfo::new("allow-default").with_name("Default run policy").with_version(12)),
-        new_audit_event("sandbox_operation", "create", EventOutcome::Permit).with_actor(mira()).with_resource(sandbox()),
+        new_audit_event("sandbox_operation", "create", EventOutcome::Permit)
+            .with_actor(mira())
+            .with_resource(sandbox()),
         new_audit_event("sandbox_operation", "exec", EventOutcome::Permit)
             .with_actor(mira())
             .with_resource(sandbox().with_attribute("pid", 4311).with_attribute("argv", vec!["cargo", "test"])),
@@ -83,7 +91,9 @@ fn samples() -> Vec<AuditEvent> {
         new_audit_event("sandbox_operation", "write", EventOutcome::Error)
             .with_actor(mira())
             .with_resource(ResourceInfo::new("file", "/workspace/src/main.rs").with_attribute("bytes", 2310)),
-        new_audit_event("sandbox_operation", "delete", EventOutcome::Permit).with_actor(mira()).with_resource(sandbox()),
+        new_audit_event("sandbox_operation", "delete", EventOutcome::Permit)
+            .with_actor(mira())
+            .with_resource(sandbox()),
         new_audit_event("auth_event", "logout", EventOutcome::Info).with_actor(mira()),
     ]
 }

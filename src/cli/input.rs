@@ -29,7 +29,10 @@ impl fmt::Display for Place<'_> {
 pub(crate) enum Item<'a> {
     Event(Box<AuditEvent>),
     /// No event: the text (in pieces when it is very long), and why, with the last piece.
-    Malformed { text: &'a [u8], why: Option<String> },
+    Malformed {
+        text: &'a [u8],
+        why: Option<String>,
+    },
 }
 
 /// Whether to go on reading.
@@ -130,7 +133,11 @@ fn array(file: &str, text: &[u8], mut take: impl FnMut(&Place<'_>, Item<'_>, &[u
         Ok(elements) => elements,
         Err(error) => {
             let place = Place { file, line: error.line() as u64 };
-            return take(&place, Item::Malformed { text, why: Some(format!("not a JSON array: {}", why(&error))) }, text);
+            return take(
+                &place,
+                Item::Malformed { text, why: Some(format!("not a JSON array: {}", why(&error))) },
+                text,
+            );
         }
     };
     let (mut line, mut counted) = (1, 0);

@@ -11,6 +11,8 @@ use anyhow::{Context as _, Result};
 use auditwire::config::env::{self, Environment};
 use auditwire::config::{Config, stream, units};
 use auditwire::{AuditStreamer, State};
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
 use tokio::sync::oneshot;
 
 use super::exit::{self, Exit};
@@ -72,7 +74,8 @@ pub(crate) fn run(args: Args) -> Result<Exit> {
     }
     let rejects = args.rejects.as_deref().map(Rejects::open).transpose()?;
     let listener = progress.clone();
-    let streamer = AuditStreamer::builder(config).on_notice(move |notice| listener.say(format_args!("{notice}"))).start()?;
+    let streamer =
+        AuditStreamer::builder(config).on_notice(move |notice| listener.say(format_args!("{notice}"))).start()?;
 
     let counts = Arc::new(Counts::default());
     let (done, reading) = oneshot::channel();
@@ -84,8 +87,10 @@ pub(crate) fn run(args: Args) -> Result<Exit> {
         strict: args.strict,
     };
     let sources = input::sources(args.files);
+    let span = traceparent(&progress)?;
     // A thread of its own: reading may block, on a pipe or on a full queue, and Ctrl-C must be heard all the same.
     std::thread::spawn(move || {
+        let _current = span.map(|span| Context::new().with_remote_span_context(span).attach());
         let _ = done.send(reader.read(&sources));
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
@@ -124,6 +129,19 @@ fn config(args: &Args, progress: &Progress) -> Result<Config> {
     // Somebody is watching: a destination that does not answer is said at once.
     config.max_retries = 0;
     Ok(config)
+}
+
+/// The span of whoever called the program, by `TRACEPARENT`: events without a trace context of their own belong to it.
+fn traceparent(progress: &Progress) -> Result<Option<SpanContext>> {
+    let mut warnings = Vec::new();
+    let span = env::traceparent(&Environment::of_process(), &mut warnings)?;
+    for warning in warnings {
+        progress.say(format_args!("warning: {warning}"));
+    }
+    Ok(span.map(|span| {
+        let (trace, id) = (TraceId::from_bytes(span.trace_id), SpanId::from_bytes(span.span_id));
+        SpanContext::new(trace, id, TraceFlags::new(span.flags), true, TraceState::default())
+    }))
 }
 
 /// `--check`: what the configuration comes to, secrets apart.

@@ -132,7 +132,8 @@ pub(super) fn excerpt(text: &str) -> &str {
 async fn gzip(body: Vec<u8>) -> Result<Bytes, String> {
     // A megabyte takes milliseconds, which other destinations on this thread would wait for.
     let compressed = tokio::task::spawn_blocking(move || {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
+        let mut encoder =
+            flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
         encoder.write_all(&body).and_then(|()| encoder.finish())
     });
     match compressed.await {
@@ -152,8 +153,8 @@ pub(super) fn headers(destination: &str, headers: &[(String, Secret)]) -> Result
             why: why.to_owned(),
         };
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| error("not a header name"))?;
-        let mut value =
-            HeaderValue::from_str(value.expose()).map_err(|_| error("its value has characters a header cannot carry"))?;
+        let mut value = HeaderValue::from_str(value.expose())
+            .map_err(|_| error("its value has characters a header cannot carry"))?;
         value.set_sensitive(true);
         map.insert(name, value);
     }

@@ -123,8 +123,8 @@ impl OtlpGrpc {
 /// large is halved.
 fn verdict(status: &Status) -> Verdict {
     // A cause is only there when no server answered: the connection failed, closed, or timed out.
-    if status.source().is_some() {
-        return Verdict::Retry { after: None, why: chain(status) };
+    if let Some(cause) = status.source() {
+        return Verdict::Retry { after: None, why: chain(cause) };
     }
     let after = status.get_details_retry_info().and_then(|info| info.retry_delay);
     let why = match excerpt(status.message()) {
@@ -132,7 +132,9 @@ fn verdict(status: &Status) -> Verdict {
         message => format!("{:?}: {message}", status.code()),
     };
     match status.code() {
-        Code::ResourceExhausted | Code::OutOfRange if after.is_none() && says_too_large(status) => Verdict::TooLarge { why },
+        Code::ResourceExhausted | Code::OutOfRange if after.is_none() && says_too_large(status) => {
+            Verdict::TooLarge { why }
+        }
         Code::Cancelled
         | Code::DeadlineExceeded
         | Code::Aborted
@@ -142,13 +144,13 @@ fn verdict(status: &Status) -> Verdict {
         Code::ResourceExhausted if after.is_some() => Verdict::Retry { after, why },
         // A quota is exhausted and nobody says for how long: the records are not at fault.
         Code::ResourceExhausted => Verdict::Unauthorized { why },
-        Code::Unauthenticated | Code::PermissionDenied | Code::NotFound | Code::Unimplemented => Verdict::Unauthorized { why },
+        Code::Unauthenticated | Code::PermissionDenied | Code::NotFound | Code::Unimplemented => {
+            Verdict::Unauthorized { why }
+        }
         Code::Ok => Verdict::DELIVERED,
-        Code::InvalidArgument
-        | Code::FailedPrecondition
-        | Code::AlreadyExists
-        | Code::Internal
-        | Code::Unknown => Verdict::Rejected { why },
+        Code::InvalidArgument | Code::FailedPrecondition | Code::AlreadyExists | Code::Internal | Code::Unknown => {
+            Verdict::Rejected { why }
+        }
     }
 }
 
@@ -236,7 +238,10 @@ mod tests {
     fn too_large_is_recognized_by_the_servers_words() {
         for (code, message) in [
             (Code::ResourceExhausted, "grpc: received message larger than max (5243005 vs. 4194304)"),
-            (Code::OutOfRange, "Error, decoded message length too large: found 5243005 bytes, the limit is: 4194304 bytes"),
+            (
+                Code::OutOfRange,
+                "Error, decoded message length too large: found 5243005 bytes, the limit is: 4194304 bytes",
+            ),
             (Code::ResourceExhausted, "gRPC message exceeds maximum size 4194304: 5243005"),
         ] {
             assert!(matches!(verdict(&Status::new(code, message)), Verdict::TooLarge { .. }), "{message}");

@@ -154,7 +154,10 @@ mod tests {
     fn the_reason_is_the_status_messages_text() {
         let status = tonic_types::Status { code: 3, message: "bad record".into(), details: Vec::new() };
         assert_eq!(why(&answer(400, status.encode_to_vec()), false), "400 Bad Request: bad record");
-        assert_eq!(why(&answer(400, br#"{"code":3,"message":"bad record"}"#.to_vec()), true), "400 Bad Request: bad record");
+        assert_eq!(
+            why(&answer(400, br#"{"code":3,"message":"bad record"}"#.to_vec()), true),
+            "400 Bad Request: bad record"
+        );
         assert_eq!(why(&answer(503, b"busy\nlater".to_vec()), true), "503 Service Unavailable: busy");
     }
 }

@@ -18,7 +18,9 @@ impl Stdout {
         match written.await.map_err(io::Error::other).flatten() {
             Ok(()) => Verdict::DELIVERED,
             // The reader has gone for good: nobody will ever take these lines.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Verdict::Closed { why: "the pipe is closed".into() },
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                Verdict::Closed { why: "the pipe is closed".into() }
+            }
             Err(error) => Verdict::Retry { after: None, why: error.to_string() },
         }
     }

@@ -55,7 +55,9 @@ impl Material {
             }
         };
         let identity = match (&tls.client_certificate, &tls.client_key) {
-            (Some(certificate), Some(key)) => Some((read("client certificate", certificate)?, read("client key", key)?)),
+            (Some(certificate), Some(key)) => {
+                Some((read("client certificate", certificate)?, read("client key", key)?))
+            }
             (None, None) => None,
             (Some(alone), None) | (None, Some(alone)) => {
                 return Err(ConfigError {
@@ -79,7 +81,9 @@ impl Material {
         match &self.authorities {
             Some(pem) => {
                 for certificate in pem.certificates()? {
-                    roots.add(certificate).map_err(|error| pem.error(format!("not a certificate authority: {error}")))?;
+                    roots
+                        .add(certificate)
+                        .map_err(|error| pem.error(format!("not a certificate authority: {error}")))?;
                 }
             }
             // A system without roots is not an error before an https endpoint is used: the handshake then says so.

@@ -71,7 +71,9 @@ pub(super) fn resource(value: &opentelemetry::Value, out: &mut Vec<u8>) {
         opentelemetry::Value::Array(Array::Bool(items)) => {
             array(out, items, |bool, out| varint_field(out, BOOL, u64::from(*bool)));
         }
-        opentelemetry::Value::Array(Array::I64(items)) => array(out, items, |int, out| varint_field(out, INT, *int as u64)),
+        opentelemetry::Value::Array(Array::I64(items)) => {
+            array(out, items, |int, out| varint_field(out, INT, *int as u64))
+        }
         opentelemetry::Value::Array(Array::F64(items)) => {
             array(out, items, |double, out| fixed64(out, DOUBLE, double.to_bits()));
         }
