@@ -197,7 +197,36 @@ fn without_text(message: &str) -> String {
     }
 }
 
-/// Reads the stream configuration as JSON, `destination` or `destinations`. `origin` is the file's name, for errors.
+/// Reads the stream configuration as JSON. `origin` is the file's name, for errors.
+///
+/// Beside the fields of [`AuditStreamConfig`], all of which but the destination may be absent, an object has
+/// - `destinations`: a list in place of `destination`
+/// - `queue_size`, `on_full` (`block`, `refuse`, `drop`), `max_event_bytes`, `shutdown_timeout`
+/// - `product`: `name`, `vendor_name`, `version` · `dead_letter`: `path` · `ocsf`: `version`
+///
+/// and a destination, by its `type`, beside an optional `name`
+/// - `http_webhook`: `url`, `authorization`, `headers`, `format`, `timeout`, `compression`, `certificate`, `client_certificate`,
+///   `client_key`, `max_request_bytes`
+/// - `file`: `path`, `format`, `sync` (`batch`, `never`) · `stdout`: `format`
+/// - `otlp`: `protocol`, `endpoint`, `headers`, `timeout`, `compression`, `certificate`, `client_certificate`, `client_key`,
+///   `body` (`map`, `json`, `message`), `max_request_bytes`
+///
+/// `format` is `ocsf`, `audit` or `otlp_json`; durations are texts such as `10s`, sizes numbers of bytes or texts such as `2MiB`.
+///
+/// ```
+/// use auditwire::config::{env::Environment, stream};
+///
+/// let text = r#"{"destinations": [
+///     {"type": "otlp", "endpoint": "https://collector:4317"},
+///     {"type": "file", "path": "audit/out.jsonl", "name": "archive"}
+/// ]}"#;
+/// // A program takes `Environment::of_process()`.
+/// let environment = Environment::from_iter([("OTEL_SERVICE_NAME", "gatekeeper")]);
+/// let mut warnings = Vec::new();
+/// let config = stream::parse(text, "stream.json", &environment, &mut warnings)?;
+/// assert_eq!(config.destinations[1].name, "archive");
+/// # Ok::<(), auditwire::config::ConfigError>(())
+/// ```
 ///
 /// # Errors
 /// `FILE:LINE:COLUMN` for what is no such JSON, an unknown field among it; for an object that begins earlier the position is

@@ -140,6 +140,10 @@ pub(in crate::config) fn webhook(
             let why = format!("{headers_at} has such a header, too; which is meant?");
             return Err(ConfigError::secret(authorization_at, why));
         }
+        if !url.username().is_empty() || url.password().is_some() {
+            let why = format!("{setting} has credentials, too; which are meant?");
+            return Err(ConfigError::secret(authorization_at, why));
+        }
         let mut checked = headers::checked(&authorization_at, vec![("authorization".into(), secret)])?;
         headers.append(&mut checked);
     }

@@ -594,7 +594,7 @@ fn defect_9_secrets_show_neither_in_debug_nor_in_errors_nor_in_warnings() {
     let good = [
         (OTEL_LOGS_EXPORTER, "otlp,webhook"),
         (OTEL_EXPORTER_OTLP_HEADERS, "api-key=s3cr3t"),
-        (AUDITWIRE_WEBHOOK_URL, "https://u:s3cr3t@siem.example.net/in?token=s3cr3t"),
+        (AUDITWIRE_WEBHOOK_URL, "https://siem.example.net/in?token=s3cr3t"),
         (AUDITWIRE_WEBHOOK_AUTHORIZATION, "Bearer s3cr3t"),
         (AUDITWIRE_WEBHOOK_HEADERS, "X-Key=s3cr3t"),
     ];
@@ -608,6 +608,7 @@ fn defect_9_secrets_show_neither_in_debug_nor_in_errors_nor_in_warnings() {
         (OTEL_EXPORTER_OTLP_HEADERS, "s3cr3t"),
         (OTEL_EXPORTER_OTLP_ENDPOINT, "ftp://u:s3cr3t@h"),
         (AUDITWIRE_WEBHOOK_URL, "u:s3cr3t@h"),
+        (AUDITWIRE_WEBHOOK_URL, "https://u:s3cr3t@h"),
         (AUDITWIRE_WEBHOOK_AUTHORIZATION, "s3cr3t\n"),
         (AUDITWIRE_WEBHOOK_HEADERS, "authorization=s3cr3t"),
         ("AUDITWIRE_WEBHOOK_TOKEN", "s3cr3t"),
