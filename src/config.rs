@@ -8,7 +8,7 @@ pub mod stream;
 pub mod units;
 
 mod headers;
-mod url;
+pub(crate) mod url;
 mod written;
 
 use std::collections::HashSet;

@@ -4,11 +4,11 @@ use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{StatusCode, Uri};
 
 use super::tls::Material;
-use crate::config::{Compression, ConfigError, Tls};
+use crate::config::{Compression, ConfigError, Tls, url::shown};
 use crate::secret::Secret;
 
 /// Longest answer that is read; OTLP's limit for responses. What comes behind it is left unread.
@@ -106,6 +106,12 @@ impl Client {
         Ok(Answer { status, retry_after, body })
     }
 
+    /// Scheme, host and port.
+    pub(super) fn origin(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+
+    /// The URL without its secrets.
     pub(super) fn target(&self) -> String {
         shown(self.url.as_str())
     }
@@ -171,19 +177,6 @@ pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
     Some(date.duration_since(now).unwrap_or_default())
 }
 
-/// A URL without what may be secret in it: user information and query.
-pub(super) fn shown(url: &str) -> String {
-    let Ok(uri) = url.parse::<Uri>() else {
-        return url.split(['?', '#']).next().unwrap_or_default().rsplit('@').next().unwrap_or_default().to_owned();
-    };
-    let authority = uri.authority().map(|authority| authority.as_str().rsplit('@').next().unwrap_or_default());
-    match (uri.scheme_str(), authority) {
-        (Some(scheme), Some(authority)) => format!("{scheme}://{authority}{}", uri.path()),
-        (_, Some(authority)) => format!("{authority}{}", uri.path()),
-        _ => uri.path().to_owned(),
-    }
-}
-
 /// An error and its causes in one line; a cause that the line already tells is left out.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -219,12 +212,6 @@ mod tests {
             assert_eq!(wait(garbage), None, "{garbage}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), SystemTime::UNIX_EPOCH), None);
-    }
-
-    #[test]
-    fn a_url_is_shown_without_its_secrets() {
-        assert_eq!(shown("https://user:pass@siem.example.net:8088/in?token=abc"), "https://siem.example.net:8088/in");
-        assert_eq!(shown("https://user:pa ss@host/in?token=abc"), "host/in");
     }
 
     #[test]

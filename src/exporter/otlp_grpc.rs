@@ -13,18 +13,19 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
-use super::http::{CONNECT_TIMEOUT, USER_AGENT, chain, excerpt, shown};
+use super::http::{CONNECT_TIMEOUT, USER_AGENT, chain, excerpt};
 use super::otlp_http::partial_success;
 use super::tls::Material;
 use super::{Batch, Verdict};
-use crate::config::{Compression, ConfigError, Otlp};
+use crate::config::{Compression, ConfigError, Otlp, url::shown};
 use crate::otlp::Envelope;
 
 const EXPORT: PathAndQuery = PathAndQuery::from_static("/opentelemetry.proto.collector.logs.v1.LogsService/Export");
 
 pub(crate) struct OtlpGrpc {
-    /// `None` until the first request: a channel can only be made inside a runtime.
     endpoint: Endpoint,
+    target: String,
+    /// Made at the first request: that needs a runtime around it.
     channel: tokio::sync::OnceCell<Channel>,
     metadata: MetadataMap,
     timeout: Option<Duration>,
@@ -77,6 +78,7 @@ impl OtlpGrpc {
         }
         Ok(Self {
             endpoint,
+            target: shown(&config.endpoint),
             channel: tokio::sync::OnceCell::new(),
             metadata,
             timeout: config.timeout,
@@ -91,7 +93,7 @@ impl OtlpGrpc {
     }
 
     pub(super) fn target(&self) -> String {
-        shown(&self.endpoint.uri().to_string())
+        self.target.clone()
     }
 
     pub(super) async fn send(&self, batch: &Batch) -> Verdict {

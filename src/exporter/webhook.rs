@@ -30,8 +30,9 @@ impl Webhook {
         self.max_request_bytes
     }
 
+    /// Without the path: it is the credential at more than one vendor.
     pub(super) fn target(&self) -> String {
-        self.client.target()
+        self.client.origin()
     }
 
     pub(super) async fn send(&self, batch: &Batch) -> Verdict {
