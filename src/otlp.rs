@@ -22,7 +22,8 @@ use crate::config::Body;
 use crate::json::{Reader, Value};
 use wire::{bytes, fixed32, fixed64, nested, varint_field};
 
-pub(crate) use any_value::{any_json, body_json};
+pub(crate) use any_value::any_json;
+pub use any_value::body_json;
 
 /// The instrumentation scope of every record.
 pub(crate) const SCOPE_NAME: &str = env!("CARGO_PKG_NAME");
