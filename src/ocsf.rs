@@ -30,12 +30,15 @@ mod class;
 mod context;
 mod decode;
 mod difference;
+mod document;
 mod encode;
 mod json;
 mod missing;
 mod plan;
+mod schema;
 mod synthesized;
 mod time;
+mod validate;
 
 use std::fmt;
 use std::str::FromStr;
@@ -44,6 +47,7 @@ pub use class::{
     action_name, activity_name, category_name, class_name, disposition_name, event_name, severity_name, status_name,
 };
 pub use decode::{DecodeError, decode};
+pub use validate::{Finding, Report, Versions, validate, validate_versions};
 
 use crate::event::AuditEvent;
 
