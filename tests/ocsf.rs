@@ -42,7 +42,7 @@ fn check_reversible(document: &Value, event: &AuditEvent, ocsf: &str) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_event_becomes_valid_ocsf_and_comes_back(document in support::document(), with_span in any::<bool>()) {
@@ -95,19 +95,18 @@ fn duplicate_keys_and_other_texts_are_not_events() {
 }
 
 /// Changes one thing of an event, somewhere.
-fn spoil(node: &mut Value, random: &mut fastrand::Rng) {
+fn spoil(node: &mut Value, leave_alone: &[&str], random: &mut fastrand::Rng) {
     let go_on = random.u8(..) < 170;
     match node {
         Value::Object(members) if !members.is_empty() => {
             let name = members.keys().nth(random.usize(..members.len())).unwrap().clone();
-            // What lies in `unmapped` is anybody's.
-            let inner =
-                name != "unmapped" && name != "data" && (members[&name].is_object() || members[&name].is_array());
-            if go_on && inner { spoil(&mut members[&name], random) } else { spoil_member(members, &name, random) }
+            let inner = members[&name].is_object() || members[&name].is_array();
+            let go_on = go_on && inner && !leave_alone.contains(&name.as_str());
+            if go_on { spoil(&mut members[&name], leave_alone, random) } else { spoil_member(members, &name, random) }
         }
         Value::Array(items) if !items.is_empty() => {
             let place = random.usize(..items.len());
-            if go_on { spoil(&mut items[place], random) } else { items[place] = something(random) }
+            if go_on { spoil(&mut items[place], leave_alone, random) } else { items[place] = something(random) }
         }
         other => *other = something(random),
     }
@@ -183,6 +182,33 @@ fn something(random: &mut fastrand::Rng) -> Value {
     random.choice(things).unwrap()
 }
 
+#[test]
+fn a_spoiled_event_is_refused_or_read_and_never_worse() {
+    let mut random = fastrand::Rng::with_seed(5);
+    let (mut read, mut refused) = (0, 0);
+    for document in support::documents(5, 2000) {
+        let event: AuditEvent = serde_json::from_value(document).unwrap();
+        let mut ocsf: Value = serde_json::from_str(&to_ocsf(&event, &Mapping::default(), Some(&SPAN))).unwrap();
+        for _ in 0..random.u8(1..4) {
+            spoil(&mut ocsf, &[], &mut random);
+        }
+        match decode(&ocsf.to_string()) {
+            // Whatever it is now, it is an event like any other.
+            Ok(event) => {
+                let ocsf = to_ocsf(&event, &Mapping::default(), None);
+                check_valid(&ocsf, Versions::Schema);
+                check_reversible(&serde_json::to_value(&event).unwrap(), &event, &ocsf);
+                read += 1;
+            }
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                refused += 1;
+            }
+        }
+    }
+    assert!(read > 300 && refused > 300, "both are tried: {read} were read, {refused} refused");
+}
+
 type Verdict = Vec<(String, String)>;
 
 fn verdict(findings: &[Finding]) -> Verdict {
@@ -207,12 +233,13 @@ fn the_python_validator_agrees() {
     }
     let mut random = fastrand::Rng::with_seed(4);
     let mut events = Vec::new();
-    for (at, document) in support::documents(4, 1500).enumerate() {
+    for (at, document) in support::documents(4, 1200).enumerate() {
         let event: AuditEvent = serde_json::from_value(document).unwrap();
         let mut ocsf: Value = serde_json::from_str(&to_ocsf(&event, &Mapping::default(), None)).unwrap();
         // Every third as it is.
         for _ in 0..at % 3 {
-            spoil(&mut ocsf, &mut random);
+            // What lies in these two is anybody's.
+            spoil(&mut ocsf, &["unmapped", "data"], &mut random);
         }
         events.push(ocsf);
     }
@@ -236,7 +263,7 @@ fn the_python_validator_agrees() {
         assert_eq!(verdict(&ours.errors), python_verdict(python, "errors", "error"), "{event}");
         assert_eq!(verdict(&ours.warnings), python_verdict(python, "warnings", "warning"), "{event}");
     }
-    assert!((500..1200).contains(&valid), "both kinds of verdict are compared: {valid} are valid");
+    assert!((400..1000).contains(&valid), "both kinds of verdict are compared: {valid} are valid");
 }
 
 fn event(fields: Value) -> AuditEvent {
