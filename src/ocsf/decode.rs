@@ -269,7 +269,11 @@ impl<'a> Reader<'a> {
             };
             let object = object.filter(|_| field.contains('.') || EVENT.contains(&name)).and_then(Value::as_object_mut);
             let gone = object.and_then(|object| object.remove(name));
-            gone.ok_or_else(|| DecodeError::new(PATH, format!("{field:?} is no field of this event")))?;
+            let gone = gone.ok_or_else(|| DecodeError::new(PATH, format!("{field:?} is no field of this event")))?;
+            // These three have no value when they are missing; the others have a default, which is written like any value.
+            if matches!(field, "actor" | "resource" | "policy") && !gone.is_null() {
+                return Err(DecodeError::new(PATH, format!("{field:?} is there all the same")));
+            }
         }
         Ok(())
     }

@@ -1,12 +1,5 @@
 //! `unmapped`: the smallest difference between an event and what the decoder reads from its OCSF attributes.
-//!
-//! | member | content |
-//! |---|---|
-//! | `audit_event` | fields, in the event's own shape, that override what the decoder reads; `resource.attributes` as a whole |
-//! | `audit_deep` | the same shape, but each value is JSON text: values nested too deep for the readers on the way |
-//! | `audit_synthesized` | paths of what was made up |
-//! | `audit_absent` | fields, as `actor.email`, that the decoder would yield and the event's JSON does not have |
-//! | `audit_span` | `span_id` and `trace_flags` of the span; the trace id is `metadata.correlation_uid` |
+//! [`crate::ocsf`] has the table of its members.
 //!
 //! The difference is computed from the same decisions that the encoder writes by, not by decoding. A property test holds the
 //! two together.
