@@ -1,11 +1,14 @@
 //! The command line: clap types and calls into the library.
 
+mod convert;
 mod demo;
+mod documents;
 mod exit;
 mod input;
 mod progress;
 mod receive;
 mod send;
+mod validate;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -38,6 +41,8 @@ Examples:
 enum Command {
     Send(send::Args),
     Receive(receive::Args),
+    Validate(validate::Args),
+    Convert(convert::Args),
     Demo(demo::Args),
     /// Print shell completions, for `source <(auditwire completions bash)` and the like
     Completions {
@@ -51,6 +56,8 @@ pub(crate) fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Send(args) => send::run(args),
         Command::Receive(args) => receive::run(args).map(|()| Exit::Success),
+        Command::Validate(args) => validate::run(args),
+        Command::Convert(args) => convert::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions { shell } => completions(shell).map(|()| Exit::Success),
     };

@@ -186,7 +186,7 @@ fn something(random: &mut fastrand::Rng) -> Value {
 fn a_spoiled_event_is_refused_or_read_and_never_worse() {
     let mut random = fastrand::Rng::with_seed(5);
     let (mut read, mut refused) = (0, 0);
-    for document in support::documents(5, 2000) {
+    for document in support::events::documents(5, 2000) {
         let event: AuditEvent = serde_json::from_value(document).unwrap();
         let mut ocsf: Value = serde_json::from_str(&to_ocsf(&event, &Mapping::default(), Some(&SPAN))).unwrap();
         for _ in 0..random.u8(1..4) {
@@ -233,7 +233,7 @@ fn the_python_validator_agrees() {
     }
     let mut random = fastrand::Rng::with_seed(4);
     let mut events = Vec::new();
-    for (at, document) in support::documents(4, 1200).enumerate() {
+    for (at, document) in support::events::documents(4, 1200).enumerate() {
         let event: AuditEvent = serde_json::from_value(document).unwrap();
         let mut ocsf: Value = serde_json::from_str(&to_ocsf(&event, &Mapping::default(), None)).unwrap();
         // Every third as it is.
