@@ -19,7 +19,7 @@ pub(crate) enum Exit {
     BadInput = 3,
     /// A destination refused events for good; they are in the dead-letter file.
     Rejected = 4,
-    /// Events were not delivered.
+    /// Events were not delivered, or the input was not read to its end.
     Undelivered = 5,
 }
 
@@ -31,7 +31,7 @@ Exit codes:
   2  the command line or the configuration cannot be used
   3  some input was no audit event; all the rest was delivered
   4  a destination refused events for good; they are in the dead-letter file
-  5  events were not delivered";
+  5  events were not delivered, or a signal came before the end of the input";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
