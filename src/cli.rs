@@ -7,6 +7,7 @@ mod input;
 mod progress;
 mod receive;
 mod send;
+mod show;
 mod signals;
 
 use std::io::{self, Write as _};
