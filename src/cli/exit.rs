@@ -39,9 +39,11 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Says an error and its causes in one line.
+/// Says an error and its causes in one line, a cause that its effect has said already only once.
 pub(crate) fn report(error: &anyhow::Error) -> Exit {
-    say(format_args!("error: {error:#}"));
+    let mut parts: Vec<String> = error.chain().map(ToString::to_string).collect();
+    parts.dedup_by(|cause, effect| effect.ends_with(&**cause));
+    say(format_args!("error: {}", parts.join(": ")));
     let is_config = error.chain().any(|cause| {
         cause.is::<ConfigError>() || cause.downcast_ref::<auditwire::Error>().is_some_and(auditwire::Error::is_config)
     });
