@@ -7,13 +7,15 @@
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
 mod collector;
+mod command;
 pub mod events;
 mod program;
 mod tls;
 mod victoria_logs;
 
 pub use collector::{Collector, TO_FILE};
-pub use program::built;
+pub use command::{Ended, Running, Workplace};
+pub use program::{built, poll};
 pub use tls::TlsMaterial;
 pub use victoria_logs::VictoriaLogs;
 
