@@ -1,11 +1,17 @@
 //! Configuration, resolved: what a streamer is built from. Reading does no network I/O and never invents a value for a bad one.
 //!
-//! [`env`] reads the standard `OTEL_` variables and ours, [`stream`] the JSON of agentkernel's stream configuration and its
+//! [`mod@env`] reads the standard `OTEL_` variables and ours, [`stream`] the JSON of agentkernel's stream configuration and its
 //! extension by `destinations`. Precedence: program, then JSON, then signal variable, then general variable, then default.
 
 pub mod env;
 pub mod stream;
+pub mod units;
 
+mod headers;
+pub(crate) mod url;
+mod written;
+
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -92,10 +98,10 @@ pub struct Otlp {
     pub max_request_bytes: usize,
 }
 
-/// A URL that takes JSON arrays.
-#[derive(Debug, Clone, PartialEq)]
+/// A URL that takes JSON arrays. `Debug` shows the URL without its userinfo and the values of its query.
+#[derive(Clone, PartialEq)]
 pub struct Webhook {
-    /// Where requests go.
+    /// Where requests go; userinfo and query may hold secrets, so messages show [`shown_url`](Self::shown_url).
     pub url: String,
     /// Added to each request, `authorization` among them; values are secrets.
     pub headers: Vec<(String, Secret)>,
@@ -123,18 +129,22 @@ pub struct File {
 }
 
 /// OTLP transport and encoding, `OTEL_EXPORTER_OTLP_PROTOCOL`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// `grpc`
     Grpc,
     /// `http/protobuf`
+    #[serde(rename = "http/protobuf")]
     HttpProtobuf,
     /// `http/json`
+    #[serde(rename = "http/json")]
     HttpJson,
 }
 
 /// Compression of requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Compression {
     /// Bytes as they are.
     None,
@@ -143,7 +153,8 @@ pub enum Compression {
 }
 
 /// What the body of a log record is on the OTLP wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Body {
     /// The OCSF event as a map of typed values.
     Map,
@@ -154,7 +165,8 @@ pub enum Body {
 }
 
 /// What webhook, file and stdout write for an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Format {
     /// One OCSF event, `time` first.
     Ocsf,
@@ -165,7 +177,8 @@ pub enum Format {
 }
 
 /// When a file destination makes bytes durable before it calls them delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Sync {
     /// `fdatasync` after each batch: delivered survives a power cut.
     Batch,
@@ -198,7 +211,8 @@ pub struct Batch {
 }
 
 /// What an emit meets when a destination's queue is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OnFull {
     /// It waits for a place.
     Block,
@@ -238,6 +252,43 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+impl ConfigError {
+    fn new(setting: impl Into<String>, value: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { setting: setting.into(), value: Some(value.into()), why: why.into() }
+    }
+
+    /// Of a setting whose value is a secret, or missing.
+    fn secret(setting: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { setting: setting.into(), value: None, why: why.into() }
+    }
+}
+
+impl DestinationKind {
+    /// The name of a destination of this kind that is given none.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Otlp(_) => "otlp",
+            Self::Webhook(_) => "webhook",
+            Self::File(_) => "file",
+            Self::Stdout { .. } => "stdout",
+        }
+    }
+}
+
+/// Gives each destination a name of its own: the one it has, or that of its kind, from the second on with a number.
+fn distinct_names(list: Vec<(Option<String>, DestinationKind)>) -> Vec<Destination> {
+    let mut taken: HashSet<String> = list.iter().filter_map(|(name, _)| name.clone()).collect();
+    let mut named = |(name, kind): (Option<String>, DestinationKind)| {
+        let name = name.unwrap_or_else(|| {
+            let numbered = (2..).map(|number: usize| format!("{}-{number}", kind.name()));
+            let mut free = std::iter::once(kind.name().to_owned()).chain(numbered);
+            free.find(|name| taken.insert(name.clone())).unwrap_or_default()
+        });
+        Destination { name, kind }
+    };
+    list.into_iter().map(&mut named).collect()
+}
 
 impl Default for Config {
     /// No destination, and the defaults of each field's documentation. The resource is `service.name` alone.
@@ -305,6 +356,26 @@ impl Webhook {
             format: Format::Ocsf,
             max_request_bytes: 900_000,
         }
+    }
+
+    /// The URL for messages: userinfo and the values of the query are `REDACTED`.
+    pub fn shown_url(&self) -> String {
+        url::shown(&self.url)
+    }
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url: _, headers, timeout, compression, tls, format, max_request_bytes } = self;
+        f.debug_struct("Webhook")
+            .field("url", &self.shown_url())
+            .field("headers", headers)
+            .field("timeout", timeout)
+            .field("compression", compression)
+            .field("tls", tls)
+            .field("format", format)
+            .field("max_request_bytes", max_request_bytes)
+            .finish()
     }
 }
 

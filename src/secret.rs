@@ -37,7 +37,9 @@ impl Serialize for Secret {
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        // serde's own error would quote the value.
+        let text =
+            String::deserialize(deserializer).map_err(|_| serde::de::Error::custom("a secret must be a string"))?;
         if text == REDACTED {
             return Err(serde::de::Error::custom(
                 "the secret is REDACTED: this configuration was written for display; put the secret back",
@@ -63,5 +65,11 @@ mod tests {
     fn a_redacted_configuration_is_refused_when_read() {
         let error = serde_json::from_str::<Secret>("\"REDACTED\"").unwrap_err();
         assert!(error.to_string().contains("put the secret back"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_of_the_wrong_type_is_not_quoted() {
+        let error = serde_json::from_str::<Secret>("12345678").unwrap_err().to_string();
+        assert!(error.contains("must be a string") && !error.contains("12345678"), "{error}");
     }
 }

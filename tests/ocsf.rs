@@ -45,7 +45,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_event_becomes_valid_ocsf_and_comes_back(document in support::document(), with_span in any::<bool>()) {
+    fn every_event_becomes_valid_ocsf_and_comes_back(document in support::events::document(), with_span in any::<bool>()) {
         let event: AuditEvent = serde_json::from_value(document.clone()).unwrap();
         let span = with_span.then_some(&SPAN);
         for version in Version::ALL {
@@ -186,7 +186,7 @@ fn something(random: &mut fastrand::Rng) -> Value {
 fn a_spoiled_event_is_refused_or_read_and_never_worse() {
     let mut random = fastrand::Rng::with_seed(5);
     let (mut read, mut refused) = (0, 0);
-    for document in support::documents(5, 2000) {
+    for document in support::events::documents(5, 2000) {
         let event: AuditEvent = serde_json::from_value(document).unwrap();
         let mut ocsf: Value = serde_json::from_str(&to_ocsf(&event, &Mapping::default(), Some(&SPAN))).unwrap();
         for _ in 0..random.u8(1..4) {
@@ -265,7 +265,7 @@ fn the_python_validator_agrees_on_events_of_ours() {
     }
     let mut random = fastrand::Rng::with_seed(4);
     let mut events = Vec::new();
-    for (at, document) in support::documents(4, 1200).enumerate() {
+    for (at, document) in support::events::documents(4, 1200).enumerate() {
         let event: AuditEvent = serde_json::from_value(document).unwrap();
         let mut ocsf: Value = serde_json::from_str(&to_ocsf(&event, &Mapping::default(), None)).unwrap();
         // Every third as it is.

@@ -3,15 +3,12 @@
 use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use auditwire::event::AuditEvent;
 use auditwire::ocsf::{self, Mapping, Version};
 
 use super::documents::{self, Document};
-
-/// Exit code when some of the input was no event and all the rest was converted.
-const BAD_INPUT: u8 = 3;
+use super::exit::Exit;
 
 /// Turn audit events into OCSF, and OCSF back into the audit events it was made from
 ///
@@ -56,10 +53,10 @@ enum To {
 ///
 /// # Errors
 /// A file cannot be read, or standard output cannot be written.
-pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
     let bad = convert(&args, &mut out, &mut io::stderr())?;
-    Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::from(BAD_INPUT) })
+    Ok(if bad == 0 { Exit::Success } else { Exit::BadInput })
 }
 
 /// How many could not be converted. A reader of `out` that goes away ends it early.

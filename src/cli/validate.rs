@@ -4,12 +4,12 @@ use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use auditwire::ocsf::{self, Finding, Report};
 use serde::Serialize;
 
 use super::documents::{self, Document};
+use super::exit::Exit;
 
 /// Check OCSF events against the schema
 ///
@@ -57,12 +57,12 @@ struct Line<'a> {
 ///
 /// # Errors
 /// A file cannot be read, or standard output cannot be written.
-pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let mut out = BufWriter::new(io::stdout().lock());
     let (valid, invalid) = validate(&args, &mut out)?;
     // Nobody there to read the summary is no reason to fail.
     let _ = writeln!(io::stderr().lock(), "{valid} valid, {invalid} invalid");
-    Ok(if invalid == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if invalid == 0 { Exit::Success } else { Exit::Failure })
 }
 
 /// How many were valid, and how many not. A reader of `out` that goes away ends it early.

@@ -1,0 +1,166 @@
+//! OTLP on the wire: log records straight to protobuf bytes, without the message types in between.
+//!
+//! A request is an envelope (resource, scope) around records. Records are encoded once and keep their bounds, so that a request
+//! can be halved or sent again without encoding anything twice. The JSON encoding is made from the protobuf bytes by the
+//! message types of `opentelemetry-proto`: one encoding is ours, the other follows.
+//!
+//! Field numbers are those of `opentelemetry/proto/logs/v1/logs.proto` and `common/v1/common.proto` (opentelemetry-proto 1.x).
+
+mod any_value;
+mod wire;
+
+use std::time::SystemTime;
+
+use opentelemetry::TraceId;
+use opentelemetry::logs::AnyValue;
+use opentelemetry_proto::tonic::logs::v1 as proto;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::logs::SdkLogRecord;
+use prost::Message;
+
+use crate::config::Body;
+use crate::json::{Reader, Value};
+use wire::{bytes, fixed32, fixed64, nested, varint_field};
+
+pub(crate) use any_value::any_json;
+pub use any_value::body_json;
+
+/// The instrumentation scope of every record.
+pub(crate) const SCOPE_NAME: &str = env!("CARGO_PKG_NAME");
+/// Its version.
+pub(crate) const SCOPE_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Appends a record as an element of `ScopeLogs.log_records`.
+pub(crate) fn log_record(record: &SdkLogRecord, body: Body, out: &mut Vec<u8>) {
+    // ScopeLogs.log_records = 2; a record is rarely below 128 bytes and rarely above 16 KiB: two bytes of length.
+    nested(out, 2, 2, |out| {
+        if let Some(time) = record.timestamp() {
+            fixed64(out, 1, nanos(time));
+        }
+        if let Some(severity) = record.severity_number() {
+            varint_field(out, 2, severity as u64);
+        }
+        if let Some(text) = record.severity_text() {
+            bytes(out, 3, text.as_bytes());
+        }
+        if let Some(value) = record.body() {
+            nested(out, 5, 2, |out| write_body(value, body, out));
+        }
+        for (key, value) in record.attributes_iter() {
+            nested(out, 6, 1, |out| {
+                bytes(out, 1, key.as_str().as_bytes());
+                nested(out, 2, 1, |out| any_value::sdk(value, out));
+            });
+        }
+        if let Some(context) = record.trace_context() {
+            fixed32(out, 8, u32::from(context.trace_flags.unwrap_or_default().to_u8()));
+            if context.trace_id != TraceId::INVALID {
+                bytes(out, 9, &context.trace_id.to_bytes());
+            }
+            if context.span_id != opentelemetry::SpanId::INVALID {
+                bytes(out, 10, &context.span_id.to_bytes());
+            }
+        }
+        if let Some(time) = record.observed_timestamp() {
+            fixed64(out, 11, nanos(time));
+        }
+        if let Some(name) = record.event_name() {
+            bytes(out, 12, name.as_bytes());
+        }
+    });
+}
+
+/// A body that is a JSON object's text is ours; anything else was put there by a processor of the user's and stays as it is.
+fn write_body(value: &AnyValue, body: Body, out: &mut Vec<u8>) {
+    let text = match value {
+        AnyValue::String(text) if text.as_str().starts_with('{') => text.as_str(),
+        _ => return any_value::sdk(value, out),
+    };
+    match body {
+        Body::Json => bytes(out, 1, text.as_bytes()),
+        Body::Map => any_value::json(text, out),
+        Body::Message => match message(text) {
+            Some(message) => bytes(out, 1, message.as_bytes()),
+            // A body must never be empty: some receivers drop such a record in silence.
+            None => bytes(out, 1, text.as_bytes()),
+        },
+    }
+}
+
+fn message(event: &str) -> Option<String> {
+    let mut reader = Reader::new(event);
+    reader.value().ok()?;
+    while let Some(key) = reader.key().ok()? {
+        if key.raw() != "message" {
+            reader.skip().ok()?;
+        } else if let Value::String(message) = reader.value().ok()? {
+            return Some(message.text().into_owned()).filter(|message| !message.is_empty());
+        }
+    }
+    None
+}
+
+fn nanos(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// What stands around the records of a request: `ResourceLogs` of one resource and `ScopeLogs` of our one scope.
+#[derive(Debug, Clone)]
+pub(crate) struct Envelope {
+    /// `ResourceLogs.resource`, field tag included.
+    resource: Vec<u8>,
+    /// `ResourceLogs.schema_url`, field tag included.
+    schema_url: Vec<u8>,
+    /// `ScopeLogs.scope`, field tag included.
+    scope: Vec<u8>,
+}
+
+impl Envelope {
+    pub(crate) fn new(resource: &Resource) -> Self {
+        let mut encoded = Vec::new();
+        // The SDK keeps them in a hash map; the same resource shall give the same bytes.
+        let mut attributes: Vec<_> = resource.iter().collect();
+        attributes.sort_by(|(one, _), (other, _)| one.cmp(other));
+        nested(&mut encoded, 1, 2, |out| {
+            for (key, value) in attributes {
+                nested(out, 1, 1, |out| {
+                    bytes(out, 1, key.as_str().as_bytes());
+                    nested(out, 2, 1, |out| any_value::resource(value, out));
+                });
+            }
+        });
+        let mut schema_url = Vec::new();
+        if let Some(url) = resource.schema_url() {
+            bytes(&mut schema_url, 3, url.as_bytes());
+        }
+        let mut scope = Vec::new();
+        nested(&mut scope, 1, 1, |out| {
+            bytes(out, 1, SCOPE_NAME.as_bytes());
+            bytes(out, 2, SCOPE_VERSION.as_bytes());
+        });
+        Self { resource: encoded, schema_url, scope }
+    }
+
+    /// The bytes before and after `records` bytes of encoded records, which together are an `ExportLogsServiceRequest`
+    /// (and a `LogsData`, which has the same form).
+    pub(crate) fn around(&self, records: usize) -> (Vec<u8>, Vec<u8>) {
+        let scope_logs = self.scope.len() + records;
+        let scope_logs_field = wire::field_len(scope_logs);
+        let resource_logs = self.resource.len() + scope_logs_field + self.schema_url.len();
+        let mut head = Vec::with_capacity(self.resource.len() + self.scope.len() + 24);
+        wire::header(&mut head, 1, resource_logs);
+        head.extend_from_slice(&self.resource);
+        wire::header(&mut head, 2, scope_logs);
+        head.extend_from_slice(&self.scope);
+        (head, self.schema_url.clone())
+    }
+
+    /// One OTLP/JSON object (`LogsData`, and `ExportLogsServiceRequest`, which has the same form) of encoded records.
+    pub(crate) fn json(&self, records: &[u8]) -> Vec<u8> {
+        let (mut whole, tail) = self.around(records.len());
+        whole.extend_from_slice(records);
+        whole.extend_from_slice(&tail);
+        let data = proto::LogsData::decode(&*whole).expect("we read what we have just written");
+        serde_json::to_vec(&data).expect("message types serialize to memory without failing")
+    }
+}

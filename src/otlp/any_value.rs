@@ -1,0 +1,271 @@
+//! `AnyValue`, from the SDK's values and from JSON text, and back to JSON.
+//!
+//! JSON holds more than `AnyValue` does: integers beyond `i64`, and depth beyond what receivers decode. Such a value travels as a
+//! string that begins with [`JSON_MARK`] and goes on with its JSON text; a string that begins so by itself is marked too.
+
+use std::fmt::Write as _;
+
+use opentelemetry::logs::AnyValue;
+use opentelemetry::{Array, StringValue};
+use opentelemetry_proto::tonic::common::v1::{AnyValue as ProtoValue, any_value::Value as ProtoKind};
+use prost::Message;
+
+use super::wire::{begin, bytes, end, fixed64, nested, varint_field};
+use crate::json::{Malformed, Reader, Value};
+
+/// Begins a string whose rest is JSON text.
+const JSON_MARK: &str = "@json:";
+
+/// Deepest nesting of maps and arrays. prost refuses messages nested more than 100 deep, a map costs three of them, and the
+/// request around the body four.
+const MAX_DEPTH: usize = 24;
+
+// Fields of AnyValue.
+const STRING: u32 = 1;
+const BOOL: u32 = 2;
+const INT: u32 = 3;
+const DOUBLE: u32 = 4;
+const ARRAY: u32 = 5;
+const KVLIST: u32 = 6;
+const BYTES: u32 = 7;
+
+/// The content of an `AnyValue` message.
+pub(super) fn sdk(value: &AnyValue, out: &mut Vec<u8>) {
+    match value {
+        AnyValue::Int(int) => varint_field(out, INT, *int as u64),
+        AnyValue::Double(double) => fixed64(out, DOUBLE, double.to_bits()),
+        AnyValue::String(text) => bytes(out, STRING, text.as_str().as_bytes()),
+        AnyValue::Boolean(bool) => varint_field(out, BOOL, u64::from(*bool)),
+        AnyValue::Bytes(raw) => bytes(out, BYTES, raw),
+        AnyValue::ListAny(list) => nested(out, ARRAY, 1, |out| {
+            for value in list.iter() {
+                nested(out, 1, 1, |out| sdk(value, out));
+            }
+        }),
+        AnyValue::Map(map) => nested(out, KVLIST, 1, |out| {
+            for (key, value) in map.iter() {
+                nested(out, 1, 1, |out| {
+                    bytes(out, 1, key.as_str().as_bytes());
+                    nested(out, 2, 1, |out| sdk(value, out));
+                });
+            }
+        }),
+        other => bytes(out, STRING, format!("{other:?}").as_bytes()),
+    }
+}
+
+/// The content of an `AnyValue` message, from a resource attribute.
+pub(super) fn resource(value: &opentelemetry::Value, out: &mut Vec<u8>) {
+    fn array<T>(out: &mut Vec<u8>, items: &[T], write: impl Fn(&T, &mut Vec<u8>)) {
+        nested(out, ARRAY, 1, |out| {
+            for item in items {
+                nested(out, 1, 1, |out| write(item, out));
+            }
+        });
+    }
+    match value {
+        opentelemetry::Value::Bool(bool) => varint_field(out, BOOL, u64::from(*bool)),
+        opentelemetry::Value::I64(int) => varint_field(out, INT, *int as u64),
+        opentelemetry::Value::F64(double) => fixed64(out, DOUBLE, double.to_bits()),
+        opentelemetry::Value::String(text) => bytes(out, STRING, text.as_str().as_bytes()),
+        opentelemetry::Value::Array(Array::Bool(items)) => {
+            array(out, items, |bool, out| varint_field(out, BOOL, u64::from(*bool)));
+        }
+        opentelemetry::Value::Array(Array::I64(items)) => {
+            array(out, items, |int, out| varint_field(out, INT, *int as u64))
+        }
+        opentelemetry::Value::Array(Array::F64(items)) => {
+            array(out, items, |double, out| fixed64(out, DOUBLE, double.to_bits()));
+        }
+        opentelemetry::Value::Array(Array::String(items)) => {
+            array(out, items, |text: &StringValue, out| bytes(out, STRING, text.as_str().as_bytes()));
+        }
+        other => bytes(out, STRING, other.as_str().as_bytes()),
+    }
+}
+
+/// The content of an `AnyValue` message, from JSON text. Text that is not JSON is a string.
+pub(super) fn json(text: &str, out: &mut Vec<u8>) {
+    let start = out.len();
+    if value(&mut Reader::new(text), 0, out).is_err() {
+        out.truncate(start);
+        bytes(out, STRING, text.as_bytes());
+    }
+}
+
+fn value(reader: &mut Reader<'_>, depth: usize, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    if depth == MAX_DEPTH {
+        let deeper = reader.skip()?;
+        marked(deeper, out);
+        return Ok(());
+    }
+    match reader.value()? {
+        Value::Null => {}
+        Value::Bool(bool) => varint_field(out, BOOL, u64::from(bool)),
+        Value::Number(text) => number(text, out),
+        Value::String(text) => {
+            let text = text.text();
+            if text.starts_with(JSON_MARK) {
+                marked(&serde_json::Value::from(text).to_string(), out);
+            } else {
+                bytes(out, STRING, text.as_bytes());
+            }
+        }
+        Value::Array => {
+            let array = begin(out, ARRAY, 1);
+            while reader.element()? {
+                let element = begin(out, 1, 1);
+                value(reader, depth + 1, out)?;
+                end(out, element);
+            }
+            end(out, array);
+        }
+        Value::Object => {
+            let map = begin(out, KVLIST, if depth == 0 { 2 } else { 1 });
+            while let Some(key) = reader.key()? {
+                let pair = begin(out, 1, 1);
+                bytes(out, 1, key.text().as_bytes());
+                let member = begin(out, 2, 1);
+                value(reader, depth + 1, out)?;
+                end(out, member);
+                end(out, pair);
+            }
+            end(out, map);
+        }
+    }
+    Ok(())
+}
+
+fn number(text: &str, out: &mut Vec<u8>) {
+    if let Ok(int) = text.parse::<i64>() {
+        varint_field(out, INT, int as u64);
+    } else if text.contains(['.', 'e', 'E'])
+        && let Ok(double) = text.parse::<f64>()
+    {
+        fixed64(out, DOUBLE, double.to_bits());
+    } else {
+        marked(text, out);
+    }
+}
+
+fn marked(text: &str, out: &mut Vec<u8>) {
+    bytes(out, STRING, format!("{JSON_MARK}{text}").as_bytes());
+}
+
+/// JSON text of an SDK value, as [`body_json`] gives it of a decoded one; a value without such a form becomes a string.
+pub(crate) fn any_json(value: Option<&AnyValue>) -> String {
+    let mut encoded = Vec::new();
+    if let Some(value) = value {
+        sdk(value, &mut encoded);
+    }
+    ProtoValue::decode(&*encoded)
+        .ok()
+        .and_then(|value| body_json(&value))
+        .unwrap_or_else(|| serde_json::Value::from(format!("{value:?}")).to_string())
+}
+
+/// JSON text of a decoded body: the OCSF event whose text the body was made from.
+///
+/// `None` when the value has no such form (bytes, or a number JSON cannot hold).
+pub fn body_json(value: &ProtoValue) -> Option<String> {
+    fn write(value: &ProtoValue, out: &mut String) -> Option<()> {
+        match &value.value {
+            None => out.push_str("null"),
+            Some(ProtoKind::BoolValue(bool)) => out.push_str(if *bool { "true" } else { "false" }),
+            Some(ProtoKind::IntValue(int)) => write!(out, "{int}").ok()?,
+            Some(ProtoKind::DoubleValue(double)) => {
+                out.push_str(&serde_json::Number::from_f64(*double)?.to_string());
+            }
+            Some(ProtoKind::StringValue(text)) => match text.strip_prefix(JSON_MARK) {
+                Some(json) => out.push_str(json),
+                None => out.push_str(&serde_json::Value::from(text.as_str()).to_string()),
+            },
+            Some(ProtoKind::ArrayValue(array)) => {
+                out.push('[');
+                for (index, value) in array.values.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    write(value, out)?;
+                }
+                out.push(']');
+            }
+            Some(ProtoKind::KvlistValue(list)) => {
+                out.push('{');
+                for (index, pair) in list.values.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    out.push_str(&serde_json::Value::from(pair.key.as_str()).to_string());
+                    out.push(':');
+                    write(pair.value.as_ref().unwrap_or(&ProtoValue::default()), out)?;
+                }
+                out.push('}');
+            }
+            Some(_) => return None,
+        }
+        Some(())
+    }
+    match &value.value {
+        // `body = json`: the text itself.
+        Some(ProtoKind::StringValue(text)) if !text.starts_with(JSON_MARK) => Some(text.clone()),
+        _ => {
+            let mut out = String::new();
+            write(value, &mut out)?;
+            Some(out)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::tests::any_json;
+    use proptest::prelude::*;
+
+    fn decoded(text: &str) -> ProtoValue {
+        let mut out = Vec::new();
+        json(text, &mut out);
+        ProtoValue::decode(&*out).expect("a protobuf decoder reads it")
+    }
+
+    proptest! {
+        #[test]
+        fn json_survives_a_map_body(value in any_json()) {
+            let text = serde_json::json!({ "value": value }).to_string();
+            let back = body_json(&decoded(&text)).unwrap();
+            prop_assert_eq!(back, text);
+        }
+    }
+
+    #[test]
+    fn what_an_any_value_cannot_hold_travels_as_marked_strings() {
+        let text = r#"{"u64":18446744073709551615,"mark":"@json:1","one":1.0,"null":null}"#;
+        let value = decoded(text);
+        let Some(ProtoKind::KvlistValue(list)) = &value.value else { panic!("a map") };
+        let strings: Vec<_> = list
+            .values
+            .iter()
+            .map(|pair| match &pair.value.as_ref().unwrap().value {
+                Some(ProtoKind::StringValue(text)) => text.as_str(),
+                _ => "not a string",
+            })
+            .collect();
+        assert_eq!(strings, ["@json:18446744073709551615", "@json:\"@json:1\"", "not a string", "not a string"]);
+        assert_eq!(body_json(&value).unwrap(), text);
+    }
+
+    #[test]
+    fn depth_beyond_what_receivers_decode_becomes_text() {
+        for (open, close) in [("[", "]"), ("{\"k\":", "}")] {
+            let deep = format!("{{\"deep\":{}1{}}}", open.repeat(120), close.repeat(120));
+            assert_eq!(body_json(&decoded(&deep)).unwrap(), deep);
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_json_is_kept_as_a_string() {
+        let value = decoded("{\"broken\":");
+        assert_eq!(value.value, Some(ProtoKind::StringValue("{\"broken\":".into())));
+    }
+}

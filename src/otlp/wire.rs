@@ -1,0 +1,113 @@
+//! Protobuf's wire format, as much of it as log records need.
+
+/// Length-delimited.
+const LEN: u32 = 2;
+
+pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn varint_len(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+fn tag(out: &mut Vec<u8>, field: u32, wire_type: u32) {
+    varint(out, u64::from(field << 3 | wire_type));
+}
+
+pub(super) fn varint_field(out: &mut Vec<u8>, field: u32, value: u64) {
+    tag(out, field, 0);
+    varint(out, value);
+}
+
+pub(super) fn fixed64(out: &mut Vec<u8>, field: u32, value: u64) {
+    tag(out, field, 1);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+pub(super) fn fixed32(out: &mut Vec<u8>, field: u32, value: u32) {
+    tag(out, field, 5);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+pub(super) fn bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
+    header(out, field, value.len());
+    out.extend_from_slice(value);
+}
+
+/// Tag and length of a length-delimited field.
+pub(super) fn header(out: &mut Vec<u8>, field: u32, len: usize) {
+    tag(out, field, LEN);
+    varint(out, len as u64);
+}
+
+/// What a length-delimited field below 16 occupies.
+pub(super) fn field_len(len: usize) -> usize {
+    1 + varint_len(len as u64) + len
+}
+
+/// A nested message being written, whose length is known only at its end.
+#[must_use]
+pub(super) struct Open {
+    at: usize,
+    expected: usize,
+}
+
+/// Begins a nested message and leaves room for `expected` bytes of length. A length that needs another number of them moves the
+/// message, which is cheap as long as the guess is mostly right.
+pub(super) fn begin(out: &mut Vec<u8>, field: u32, expected: usize) -> Open {
+    tag(out, field, LEN);
+    let at = out.len();
+    out.extend_from_slice(&[0; 10][..expected]);
+    Open { at, expected }
+}
+
+/// Ends a nested message: writes its length.
+pub(super) fn end(out: &mut Vec<u8>, open: Open) {
+    let Open { at, expected } = open;
+    let start = at + expected;
+    let len = out.len() - start;
+    let needed = varint_len(len as u64);
+    if needed > expected {
+        out.resize(out.len() + needed - expected, 0);
+    }
+    if needed != expected {
+        out.copy_within(start..start + len, at + needed);
+        out.truncate(at + needed + len);
+    }
+    let mut value = len as u64;
+    for byte in &mut out[at..at + needed] {
+        *byte = value as u8 | 0x80;
+        value >>= 7;
+    }
+    out[at + needed - 1] &= 0x7f;
+}
+
+/// A nested message that is written without failing.
+pub(super) fn nested(out: &mut Vec<u8>, field: u32, expected: usize, write: impl FnOnce(&mut Vec<u8>)) {
+    let open = begin(out, field, expected);
+    write(out);
+    end(out, open);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nested_lengths_are_minimal_whatever_the_guess() {
+        for len in [0, 1, 127, 128, 16_383, 16_384, 70_000] {
+            for guess in 1..=3 {
+                let (mut guessed, mut known) = (vec![7], vec![7]);
+                nested(&mut guessed, 5, guess, |out| out.resize(out.len() + len, 9));
+                bytes(&mut known, 5, &vec![9; len]);
+                assert_eq!(guessed, known, "{len} bytes, guess {guess}");
+                assert_eq!(known.len() - 1, field_len(len));
+            }
+        }
+    }
+}

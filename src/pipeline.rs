@@ -1,0 +1,127 @@
+//! One destination: its logger provider with the SDK's batch log processor, our exporter in it, and the delivery task behind.
+
+use std::sync::Arc;
+
+use opentelemetry::logs::LoggerProvider as _;
+use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::logs::{
+    BatchConfigBuilder, BatchLogProcessor, LogBatch, LogExporter, LoggerProviderBuilder, SdkLoggerProvider,
+};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+use crate::config::{Config, ConfigError, Destination};
+use crate::delivery::Delivery;
+use crate::exporter::{self, Encoding, Exporter};
+use crate::intake::{Intake, Parts};
+use crate::jsonl::JsonLines;
+use crate::notice::Listener;
+use crate::otlp::{SCOPE_NAME, SCOPE_VERSION};
+
+/// Adds what the user wants to see records before they are exported: processors of their own, stock exporters.
+pub(crate) type Extend = dyn Fn(&str, LoggerProviderBuilder) -> LoggerProviderBuilder + Send + Sync;
+
+pub(crate) struct Pipeline {
+    pub(crate) intake: Arc<Intake>,
+    provider: SdkLoggerProvider,
+    runtime: Handle,
+}
+
+/// What all pipelines of a streamer share.
+pub(crate) struct Shared<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) resource: &'a Resource,
+    pub(crate) runtime: &'a Handle,
+    pub(crate) dead_letters: &'a Arc<JsonLines>,
+    pub(crate) listener: &'a Listener,
+    pub(crate) extend: &'a Extend,
+    pub(crate) stop: &'a watch::Receiver<bool>,
+}
+
+impl Pipeline {
+    pub(crate) fn start(destination: &Destination, shared: &Shared<'_>) -> Result<Self, ConfigError> {
+        let (exporter, encoding) = Exporter::new(destination, shared.resource)?;
+        Ok(Self::with_exporter(&destination.name, exporter, encoding, shared))
+    }
+
+    pub(crate) fn with_exporter(name: &str, exporter: Exporter, encoding: Encoding, shared: &Shared<'_>) -> Self {
+        let config = shared.config;
+        let batch = config.batch;
+        let processor_config = BatchConfigBuilder::default()
+            .with_max_queue_size(batch.max_queue_size)
+            .with_max_export_batch_size(batch.max_export_batch_size)
+            .with_scheduled_delay(batch.schedule_delay)
+            .build();
+        // One batch is being sent, one waits here, one is encoded and waits to get here: sending never waits for encoding.
+        let (batches, encoded) = mpsc::channel(1);
+        let processor =
+            BatchLogProcessor::builder(Encoder { encoding, batches }).with_batch_config(processor_config).build();
+        // The user's processors come first: what they change is what we export.
+        let provider = (shared.extend)(name, SdkLoggerProvider::builder().with_resource(shared.resource.clone()))
+            .with_log_processor(processor)
+            .build();
+        let scope = InstrumentationScope::builder(SCOPE_NAME).with_version(SCOPE_VERSION).build();
+        let intake = Arc::new(Intake::new(Parts {
+            name: name.to_owned(),
+            target: exporter.target(),
+            logger: provider.logger_with_scope(scope),
+            capacity: batch.max_queue_size,
+            limits: config.limits,
+            mapping: config.mapping,
+            dead_letters: Arc::clone(shared.dead_letters),
+            listener: Arc::clone(shared.listener),
+        }));
+        let delivery = Delivery {
+            exporter,
+            intake: Arc::clone(&intake),
+            backoff: config.backoff,
+            max_retries: config.max_retries,
+        };
+        shared.runtime.spawn(delivery.run(encoded, shared.stop.clone()));
+        Self { intake, provider, runtime: shared.runtime.clone() }
+    }
+
+    /// Makes the processor export what it holds, without waiting for it. The SDK's own flush waits, five seconds at most, so it
+    /// has a thread to itself; its result says little and is not used: the ledger knows.
+    pub(crate) fn flush_soon(&self) {
+        let provider = self.provider.clone();
+        self.runtime.spawn_blocking(move || provider.force_flush());
+    }
+
+    /// Refuses those who still wait for a place, and gives the provider to be shut down, which takes time.
+    pub(crate) fn end(&self) -> SdkLoggerProvider {
+        self.intake.close();
+        self.provider.clone()
+    }
+}
+
+/// The SDK-facing end of a destination: encodes on the processor's thread and hands over to the delivery task.
+#[derive(Debug)]
+struct Encoder {
+    encoding: Encoding,
+    batches: mpsc::Sender<exporter::Batch>,
+}
+
+impl LogExporter for Encoder {
+    /// Returns once the batch is in the bounded window in front of the delivery task, whose records keep their credits. It is an
+    /// error only when delivery has stopped.
+    async fn export(&self, records: LogBatch<'_>) -> OTelSdkResult {
+        let batch = self.encoding.batch(&records);
+        self.batches.send(batch).await.map_err(|_| OTelSdkError::AlreadyShutdown)
+    }
+}
+
+/// The resource that the records' source is described with. The last value of a name wins.
+pub(crate) fn resource(attributes: &[(String, String)]) -> Resource {
+    /// Version of the semantic conventions whose names the resource uses.
+    const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
+    let mut last: Vec<&(String, String)> = Vec::new();
+    for attribute in attributes {
+        last.retain(|(name, _)| *name != attribute.0);
+        last.push(attribute);
+    }
+    let attributes = last.into_iter().map(|(name, value)| KeyValue::new(name.clone(), value.clone()));
+    Resource::builder_empty().with_schema_url(attributes, SCHEMA_URL).build()
+}
