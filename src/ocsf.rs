@@ -69,6 +69,7 @@ mod encode;
 mod json;
 mod missing;
 mod plan;
+mod report;
 mod schema;
 mod synthesized;
 mod time;
@@ -81,7 +82,8 @@ pub use class::{
     action_name, activity_name, category_name, class_name, disposition_name, event_name, severity_name, status_name,
 };
 pub use decode::{DecodeError, decode};
-pub use validate::{Finding, Report, Versions, validate, validate_versions};
+pub use report::{Finding, Report};
+pub use validate::{Versions, validate, validate_versions};
 
 use crate::event::AuditEvent;
 

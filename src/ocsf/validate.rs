@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::document::{Node, Object};
+use super::report::{Finding, Report};
 use super::schema::{self, Attribute, Item, Primitive, Schema, Type};
 
 /// Which `metadata.version` is judged at all.
@@ -19,40 +20,6 @@ pub enum Versions {
     Known,
     /// That of the schema, 1.8.0, and no other.
     Schema,
-}
-
-/// Something that is wrong, or worth knowing.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Finding {
-    /// A stable name, such as `attribute_required_missing`.
-    pub kind: &'static str,
-    /// Where it is, such as `observables[0].name`; empty for the event itself.
-    pub path: String,
-    /// What is wrong, for people.
-    pub message: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = if self.path.is_empty() { "event" } else { &self.path };
-        write!(f, "{path}: {} ({})", self.message, self.kind)
-    }
-}
-
-/// The verdict on one event.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
-pub struct Report {
-    /// What makes the event invalid.
-    pub errors: Vec<Finding>,
-    /// What does not.
-    pub warnings: Vec<Finding>,
-}
-
-impl Report {
-    /// Whether there are no errors.
-    pub fn is_valid(&self) -> bool {
-        self.errors.is_empty()
-    }
 }
 
 /// Judges the JSON text of one OCSF event of any version from 1.4 to 1.9.
@@ -505,25 +472,23 @@ fn shows(value: &Node<'_>, text: &str) -> bool {
 }
 
 /// The parts of a dotted name. A dot in brackets separates nothing.
-fn parts(name: &str) -> impl Iterator<Item = &str> {
-    let mut rest = Some(name);
-    std::iter::from_fn(move || {
-        let text = rest?;
-        let separates = |at: &usize| {
-            let after = &text[at + 1..];
-            after.find(']').is_none_or(|close| after.find('[').is_some_and(|open| open < close))
-        };
-        match text.match_indices('.').map(|(at, _)| at).find(separates) {
-            Some(at) => {
-                rest = Some(&text[at + 1..]);
-                Some(&text[..at])
+fn parts(name: &str) -> Vec<&str> {
+    let (mut parts, mut end, mut in_brackets) = (Vec::new(), name.len(), false);
+    // From the end on, where a bracket that closes is seen before the dot that it encloses.
+    for (at, byte) in name.bytes().enumerate().rev() {
+        match byte {
+            b']' => in_brackets = true,
+            b'[' => in_brackets = false,
+            b'.' if !in_brackets => {
+                parts.push(&name[at + 1..end]);
+                end = at;
             }
-            None => {
-                rest = None;
-                Some(text)
-            }
+            _ => {}
         }
-    })
+    }
+    parts.push(&name[..end]);
+    parts.reverse();
+    parts
 }
 
 fn join(path: &str, name: &str) -> String {
