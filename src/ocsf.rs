@@ -1,7 +1,7 @@
 //! Audit event to OCSF event and back, pure.
 //!
 //! Every event that parses as an [`AuditEvent`] becomes an event that is valid under OCSF 1.8.0, and can be rebuilt from it
-//! exactly: [`decode`] of what [`encode`] wrote is the event, its numbers, nulls, missing fields and unknown fields included.
+//! exactly: [`decode()`] of what [`encode()`] wrote is the event, its numbers, nulls, missing fields and unknown fields included.
 //! What OCSF has no place for lies under `unmapped`.
 //!
 //! | input | OCSF class |

@@ -120,7 +120,7 @@ impl Envelope {
         let mut encoded = Vec::new();
         // The SDK keeps them in a hash map; the same resource shall give the same bytes.
         let mut attributes: Vec<_> = resource.iter().collect();
-        attributes.sort_by(|(one, _), (other, _)| one.cmp(other));
+        attributes.sort_by_key(|(name, _)| *name);
         nested(&mut encoded, 1, 2, |out| {
             for (key, value) in attributes {
                 nested(out, 1, 1, |out| {

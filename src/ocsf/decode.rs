@@ -39,7 +39,7 @@ impl std::error::Error for DecodeError {}
 
 type Result<T> = std::result::Result<T, DecodeError>;
 
-/// Rebuilds the audit event from the OCSF event that [`encode`](super::encode) made of it, byte for byte of its texts.
+/// Rebuilds the audit event from the OCSF event that [`encode`](super::encode()) made of it, byte for byte of its texts.
 ///
 /// Events of other producers are refused: an audit event made of them would have lost what they say.
 ///
