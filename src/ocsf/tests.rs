@@ -256,3 +256,20 @@ fn agents_appear_where_the_version_has_a_place() {
     let before = ocsf(&resource(""), Version::V1_7_0);
     assert_eq!(before["metadata"]["profiles"], json!(["security_control"]));
 }
+
+#[test]
+fn many_observables_of_many_values_are_judged_in_time() {
+    let many = 50_000;
+    let tags = (0..many).map(|at| format!(r#"{{"name":"n{at}","value":"x"}}"#)).collect::<Vec<_>>().join(",");
+    let observables = (0..many)
+        .map(|at| format!(r#"{{"name":"metadata.tags.name","type_id":0,"value":"n{at}"}}"#))
+        .collect::<Vec<_>>()
+        .join(",");
+    let text = format!(
+        r#"{{"time":0,"class_uid":0,"category_uid":0,"activity_id":0,"type_uid":0,"severity_id":0,"observables":[{observables}],
+        "metadata":{{"version":"1.8.0","product":{{"name":"p"}},"tags":[{tags}]}}}}"#
+    );
+    // Compared one by one these are minutes.
+    let report = validate(&text);
+    assert!(report.is_valid(), "{:?}", report.errors.first());
+}

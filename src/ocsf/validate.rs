@@ -4,7 +4,8 @@
 //! specification states and the server does not check. Integers from 2^64 on are taken for floats, and text nested deeper than 128
 //! is not read.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 use super::document::{Node, Object};
@@ -373,11 +374,17 @@ impl<'e> Judge<'e> {
 
     fn observables(&mut self, event: &Object<'_>, class: &'static Item) {
         let Some(Node::Array(observables)) = event.get("observables") else { return };
+        // Each name is resolved once, however many observables have it: an event may hold as many of both as it likes.
+        let mut resolved = HashMap::new();
         for (at, observable) in observables.iter().enumerate() {
             let Some(observable) = observable.as_object() else { continue };
             let Some(name) = observable.get("name").and_then(Node::as_str) else { continue };
             let path = format!("observables[{at}]");
-            let Some((values, attribute)) = self.resolve(event, class, name) else {
+            let reference = resolved.entry(name).or_insert_with(|| {
+                let (values, attribute) = self.resolve(event, class, name)?;
+                Some((values.into_iter().filter_map(shown).collect::<HashSet<_>>(), attribute))
+            });
+            let Some((values, attribute)) = reference else {
                 self.unknown(
                     "observable_name_invalid_reference",
                     &(path + ".name"),
@@ -388,7 +395,7 @@ impl<'e> Judge<'e> {
             let value = observable.get("value");
             if attribute.object_type.is_none() {
                 let said = value.and_then(Node::as_str);
-                if !said.is_some_and(|said| values.iter().any(|value| shows(value, said))) {
+                if !said.is_some_and(|said| values.contains(said)) {
                     let message = format!("{} is not what {name} is", value.unwrap_or(&Node::Null));
                     self.error("strict_observable_value", &path, message);
                 }
@@ -462,12 +469,12 @@ fn enum_key(value: &Node<'_>) -> Option<String> {
     }
 }
 
-/// Whether an observable's text is that of a value.
-fn shows(value: &Node<'_>, text: &str) -> bool {
+/// How an observable shows a value. An array or an object is shown by none.
+fn shown<'n>(value: &'n Node<'_>) -> Option<Cow<'n, str>> {
     match value {
-        Node::Str(value) => value == text,
-        Node::Array(_) | Node::Object(_) => false,
-        scalar => scalar.to_string() == text,
+        Node::Str(text) => Some(Cow::Borrowed(text)),
+        Node::Array(_) | Node::Object(_) => None,
+        scalar => Some(Cow::Owned(scalar.to_string())),
     }
 }
 
