@@ -67,7 +67,6 @@ mod difference;
 mod document;
 mod encode;
 mod json;
-mod missing;
 mod plan;
 mod report;
 mod schema;

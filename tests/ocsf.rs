@@ -407,7 +407,7 @@ fn rows() -> Vec<(&'static str, u32, u32, AuditEvent)> {
 #[test]
 fn each_row_of_the_class_table_has_its_golden_file() {
     let folder = data().join("golden");
-    let refresh = std::env::var_os("AUDITWIRE_REFRESH_GOLDEN").is_some_and(|value| value == "1");
+    let refresh = std::env::var_os("TEST_REFRESH").is_some_and(|value| value == "1");
     let mut differing = String::new();
     for (name, class_uid, activity_id, event) in rows() {
         let mut texts = vec![(format!("{name}.json"), Version::V1_8_0)];
@@ -435,5 +435,5 @@ fn each_row_of_the_class_table_has_its_golden_file() {
             }
         }
     }
-    assert!(differing.is_empty(), "AUDITWIRE_REFRESH_GOLDEN=1 cargo test --test ocsf writes these anew:\n{differing}");
+    assert!(differing.is_empty(), "TEST_REFRESH=1 cargo test --test ocsf writes these anew:\n{differing}");
 }
