@@ -16,7 +16,7 @@ use crate::config::Limits;
 use crate::json::{Malformed, Reader, Str, Value};
 use crate::ocsf;
 
-pub use crate::otlp::body_json;
+pub use crate::otlp::{OtlpJson, body_json};
 
 /// Most attributes on a record.
 pub const MAX_ATTRIBUTES: usize = 48;

@@ -4,11 +4,13 @@ use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use auditwire::config::env::{self, Environment};
 use auditwire::event::AuditEvent;
 use auditwire::ocsf::{self, Mapping, Version};
+use auditwire::record::OtlpJson;
 
 use super::documents::{self, Document};
-use super::exit::Exit;
+use super::exit::{self, Exit};
 
 /// Turn audit events into OCSF, and OCSF back into the audit events it was made from
 ///
@@ -47,6 +49,9 @@ enum To {
     Ocsf,
     /// Audit events
     Audit,
+    /// OTLP/JSON `LogsData`, one record a line
+    #[value(name = "otlp_json", alias = "otlp-json")]
+    OtlpJson,
 }
 
 /// Runs the command.
@@ -55,12 +60,15 @@ enum To {
 /// A file cannot be read, or standard output cannot be written.
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
-    let bad = convert(&args, &mut out, &mut io::stderr())?;
+    let mut warnings = Vec::new();
+    let resource = env::settings(&Environment::of_process(), &mut warnings)?.resource;
+    warnings.iter().for_each(|warning| exit::say(format_args!("warning: {warning}")));
+    let bad = convert(&args, &OtlpJson::new(&resource), &mut out, &mut io::stderr())?;
     Ok(if bad == 0 { Exit::Success } else { Exit::BadInput })
 }
 
 /// How many could not be converted. A reader of `out` that goes away ends it early.
-fn convert(args: &Args, out: &mut impl Write, complaints: &mut impl Write) -> io::Result<u64> {
+fn convert(args: &Args, otlp_json: &OtlpJson, out: &mut impl Write, complaints: &mut impl Write) -> io::Result<u64> {
     let mut bad = 0;
     let mut line = Vec::new();
     let written = |result: io::Result<()>| match result {
@@ -70,7 +78,7 @@ fn convert(args: &Args, out: &mut impl Write, complaints: &mut impl Write) -> io
     };
     let _ = documents::read_all(&args.files, |document| {
         line.clear();
-        let result = match one(args, document, &mut line) {
+        let result = match one(args, otlp_json, document, &mut line) {
             Ok(()) => {
                 line.push(b'\n');
                 out.write_all(&line)
@@ -88,14 +96,16 @@ fn convert(args: &Args, out: &mut impl Write, complaints: &mut impl Write) -> io
     Ok(bad)
 }
 
-fn one(args: &Args, document: &Document<'_>, line: &mut Vec<u8>) -> Result<(), String> {
+fn one(args: &Args, otlp_json: &OtlpJson, document: &Document<'_>, line: &mut Vec<u8>) -> Result<(), String> {
     let text = document.text.as_ref().map_err(Clone::clone)?;
     let event: AuditEvent = match args.from {
         From::Audit => serde_json::from_str(text).map_err(|error| error.to_string())?,
         From::Ocsf => ocsf::decode(text).map_err(|error| error.to_string())?,
     };
+    let mapping = Mapping { version: args.ocsf_version };
     match args.to {
-        To::Ocsf => ocsf::encode(&event, &Mapping { version: args.ocsf_version }, None, line),
+        To::Ocsf => ocsf::encode(&event, &mapping, None, line),
+        To::OtlpJson => line.extend_from_slice(&otlp_json.line(&event, &mapping)),
         To::Audit => serde_json::to_writer(line, &event).map_err(|error| error.to_string())?,
     }
     Ok(())
@@ -111,7 +121,7 @@ mod tests {
         std::fs::write(&file, input).unwrap();
         let (mut out, mut complaints) = (Vec::new(), Vec::new());
         let args = Args { from, to, ocsf_version: Version::default(), files: vec![file.clone()] };
-        let bad = convert(&args, &mut out, &mut complaints).unwrap();
+        let bad = convert(&args, &OtlpJson::new(&[]), &mut out, &mut complaints).unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap().replace(&file.display().to_string(), "F");
         (text(out), text(complaints), bad)
     }
