@@ -18,6 +18,7 @@ pub mod receiver;
 pub mod record;
 pub mod retry;
 pub mod secret;
+pub mod spool;
 mod streamer;
 pub use config::stream::{AuditStreamConfig, StreamDestination};
 pub use error::{Error, Outstanding};
