@@ -81,6 +81,7 @@ pub mod receiver;
 pub mod record;
 pub mod retry;
 pub mod secret;
+pub mod spool;
 
 mod dead_letter;
 mod delivery;
