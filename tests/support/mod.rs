@@ -8,12 +8,13 @@
 
 mod collector;
 pub mod events;
+pub mod expected;
 mod program;
 mod tls;
 mod victoria_logs;
 
 pub use collector::{Collector, TO_FILE};
-pub use program::built;
+pub use program::{built, poll};
 pub use tls::TlsMaterial;
 pub use victoria_logs::VictoriaLogs;
 

@@ -149,7 +149,7 @@ pub(super) fn start_on_free_ports<const N: usize>(program: impl Fn([SocketAddr; 
 }
 
 /// Asks again until there is an answer.
-pub(super) fn poll<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn poll<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let until = Instant::now() + PATIENCE;
     loop {
         match ask() {
