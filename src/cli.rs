@@ -1,15 +1,22 @@
 //! The command line: clap types and calls into the library.
 
+mod check;
+mod convert;
 mod demo;
+mod documents;
 mod exit;
 mod input;
 mod progress;
 mod receive;
 mod send;
+mod show;
+mod signals;
+mod validate;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -18,7 +25,7 @@ use exit::Exit;
 /// Send audit events as OCSF-carrying OpenTelemetry log records, and lose none
 ///
 /// Audit events become OpenTelemetry log records that carry OCSF, and go to OTLP/gRPC, OTLP/HTTP, webhooks, files and
-/// standard output. Configured by the standard OTEL_ variables; `auditwire send --help` names the rest.
+/// standard output. Configured by the standard OTEL_ variables: see `auditwire send --help`.
 #[derive(Debug, Parser)]
 #[command(name = "auditwire", version, max_term_width = 110, after_help = EXAMPLES)]
 struct Cli {
@@ -38,10 +45,17 @@ Examples:
 enum Command {
     Send(send::Args),
     Receive(receive::Args),
+    Validate(validate::Args),
+    Convert(convert::Args),
     Demo(demo::Args),
-    /// Print shell completions, for `source <(auditwire completions bash)` and the like
+    /// Print a completion script for a shell
+    ///
+    /// bash: source <(auditwire completions bash)
+    /// zsh:  auditwire completions zsh > "${fpath[1]}/_auditwire"
+    /// fish: auditwire completions fish > ~/.config/fish/completions/auditwire.fish
+    #[command(verbatim_doc_comment)]
     Completions {
-        /// The shell that shall complete
+        /// The shell
         shell: Shell,
     },
 }
@@ -51,6 +65,8 @@ pub(crate) fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Send(args) => send::run(args),
         Command::Receive(args) => receive::run(args).map(|()| Exit::Success),
+        Command::Validate(args) => validate::run(args),
+        Command::Convert(args) => convert::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions { shell } => completions(shell).map(|()| Exit::Success),
     };
@@ -60,9 +76,14 @@ pub(crate) fn run() -> ExitCode {
 fn completions(shell: Shell) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "auditwire", &mut script);
-    match io::stdout().lock().write_all(&script) {
+    print(&String::from_utf8(script)?)
+}
+
+/// Writes to standard output. A reader who has gone has enough.
+fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
+        written => written.context("cannot write to standard output"),
     }
 }
 

@@ -221,3 +221,107 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or("no message");
     format!("the exporter panicked: {text}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicBool;
+    use std::time::{Duration, SystemTime};
+
+    use tokio::runtime::Handle;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::config::{Config, Destination, DestinationKind, Format, Otlp, Webhook};
+    use crate::exporter::Encoding;
+    use crate::intake::shared;
+    use crate::jsonl::JsonLines;
+    use crate::otlp::Envelope;
+    use crate::pipeline::{self, Pipeline, Shared};
+    use crate::receiver::{ANY_PORT, Answer, Options, Receiver, Script, Wait};
+
+    /// Runs `test` with what pipelines share, on the runtime of the test, so that its clock is theirs.
+    async fn with_shared<T>(test: impl AsyncFnOnce(&Shared<'_>, &Mutex<Vec<Notice>>) -> T) -> T {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { max_retries: 0, ..Config::default() };
+        let notices = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&notices);
+        let (_running, stop) = watch::channel(false);
+        let shared = Shared {
+            config: &config,
+            resource: &pipeline::resource(&[]),
+            runtime: &Handle::current(),
+            dead_letters: &Arc::new(JsonLines::new(&folder.path().join("dead.jsonl"), crate::config::Sync::Never)),
+            listener: &(Arc::new(move |notice: &Notice| kept.lock().unwrap().push(notice.clone())) as _),
+            extend: &|_, builder| builder,
+            stop: &stop,
+        };
+        test(&shared, &notices).await
+    }
+
+    async fn delivered(pipeline: &Pipeline) {
+        let place = pipeline.intake.place().await.unwrap();
+        pipeline.intake.take(place, shared(br#"{"time":0,"metadata":{"uid":"u"}}"#), SystemTime::now());
+        pipeline.flush_soon();
+        assert!(pipeline.intake.ledger.settled(1).await);
+    }
+
+    /// Minutes pass in moments: the clock is paused, and jumps whenever everybody waits for it.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_server_asks_for_is_waited_for_in_every_form() {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        // A date is cut to whole seconds.
+        for (wait, least) in [
+            (Wait::Seconds(120), minutes(2)),
+            (Wait::Date(minutes(3)), minutes(3) - Duration::from_secs(1)),
+            // Capped, garbage and past: never for ever, never a hot loop.
+            (Wait::Seconds(1_000_000_000), minutes(5)),
+            (Wait::Raw("soon".into()), Duration::from_millis(50)),
+            (Wait::Seconds(0), Duration::from_millis(50)),
+        ] {
+            for by_grpc in [true, false] {
+                if by_grpc && matches!(wait, Wait::Raw(_)) {
+                    continue;
+                }
+                with_shared(async |shared, notices| {
+                    let script = Script::new().then(Answer::status(503).wait(wait.clone()));
+                    let options =
+                        Options { otlp_grpc: Some(ANY_PORT), webhook: Some(ANY_PORT), script, ..Options::default() };
+                    let receiver = Receiver::start(options).await.unwrap();
+                    let kind = if by_grpc {
+                        let url = format!("http://{}", receiver.otlp_grpc_addr().unwrap());
+                        DestinationKind::Otlp(Otlp { timeout: None, ..Otlp::grpc(url) })
+                    } else {
+                        let url = format!("http://{}", receiver.webhook_addr().unwrap());
+                        DestinationKind::Webhook(Webhook { timeout: None, ..Webhook::new(url) })
+                    };
+                    let pipeline = Pipeline::start(&Destination { name: "d".into(), kind }, shared).unwrap();
+                    let began = Instant::now();
+                    delivered(&pipeline).await;
+                    let waited = began.elapsed();
+                    assert!(waited >= least, "{wait:?}: waited {waited:?}");
+                    assert!(waited <= minutes(6), "{wait:?}: waited {waited:?}");
+                    assert_eq!(receiver.requests(), 2, "{wait:?}");
+                    assert_eq!(notices.lock().unwrap().len(), 2, "failing once, recovered once");
+                })
+                .await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_an_exporter_is_a_failed_attempt_and_no_more() {
+        with_shared(async |shared, notices| {
+            let envelope = Envelope::new(shared.resource);
+            let encoding = Encoding::Json { format: Format::Ocsf, separator: b'\n', envelope };
+            let panics = Exporter::Panics(AtomicBool::new(false));
+            let pipeline = Pipeline::with_exporter("struck", panics, encoding, shared);
+            delivered(&pipeline).await;
+            let state = pipeline.intake.ledger.state("struck", "");
+            assert_eq!((state.delivered, state.retries, state.outstanding), (1, 1, 0));
+            let text = format!("{:?}", notices.lock().unwrap());
+            assert!(text.contains("the exporter panicked: a defect in an exporter"), "{text}");
+        })
+        .await;
+    }
+}

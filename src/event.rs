@@ -18,7 +18,7 @@ pub const UNCLASSIFIED_CLASS_UID: u32 = 3001;
 pub const UNCLASSIFIED_CATEGORY_UID: u32 = 3;
 
 /// One audit event. Build it with [`new_audit_event`], a struct literal, or from JSON.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct AuditEvent {
     /// When it happened, RFC 3339. The text is kept as written.
     pub time: String,
@@ -65,7 +65,7 @@ pub enum EventOutcome {
 }
 
 /// Who attempted the action.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct ActorInfo {
     /// Identifier of the user.
     pub user_id: Option<String>,
@@ -82,7 +82,7 @@ pub struct ActorInfo {
 }
 
 /// What the action was attempted on.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct ResourceInfo {
     /// Kind of resource, such as `sandbox`, `file`, `network`.
     pub resource_type: String,
@@ -97,7 +97,7 @@ pub struct ResourceInfo {
 }
 
 /// The policy that decided.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct PolicyInfo {
     /// Identifier of the policy.
     pub policy_id: String,
@@ -112,7 +112,7 @@ pub struct PolicyInfo {
 }
 
 /// The product and host that report the event.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct EventMetadata {
     /// Product that reports; default: [`set_product`], else `agentkernel`.
     pub product_name: String,
@@ -434,12 +434,41 @@ macro_rules! object {
             }
         }
 
+        impl $type {
+            /// The known fields, in the order in which they are written.
+            pub(crate) const FIELDS: &[&str] = &[$(stringify!($field)),*];
+
+            /// The fields that are left out when this is written: those the source left out, unless they have a value since.
+            pub(crate) fn left_out(&self) -> Absent {
+                if self.absent == Absent::default() {
+                    return self.absent;
+                }
+                let mut left_out = Absent::default();
+                let mut bit = 1;
+                $(
+                    if self.absent.leaves_out(bit, &self.$field, $default) {
+                        left_out.0 |= bit;
+                    }
+                    bit <<= 1;
+                )*
+                let _ = bit;
+                left_out
+            }
+        }
+
+        impl PartialEq for $type {
+            fn eq(&self, other: &Self) -> bool {
+                $(self.$field == other.$field &&)* self.extra == other.extra && self.left_out() == other.left_out()
+            }
+        }
+
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 let mut map = serializer.serialize_map(None)?;
+                let left_out = self.left_out();
                 let mut bit = 1;
                 $(
-                    if !self.absent.leaves_out(bit, &self.$field, $default) {
+                    if left_out.0 & bit == 0 {
                         map.serialize_entry(stringify!($field), &self.$field)?;
                     }
                     bit <<= 1;
@@ -466,9 +495,14 @@ impl Absent {
         Ok(default())
     }
 
-    /// A field the source left out is left out again, unless it has been given a value since.
+    /// Whether the source left the field out and it has no value since.
     fn leaves_out<T: PartialEq>(self, bit: u16, value: &T, default: Option<fn() -> T>) -> bool {
         self.0 & bit != 0 && default.is_some_and(|default| *value == default())
+    }
+
+    /// The names in it, of an object's [`FIELDS`](AuditEvent::FIELDS).
+    pub(crate) fn names(self, fields: &'static [&'static str]) -> impl Iterator<Item = &'static str> {
+        fields.iter().enumerate().filter(move |(place, _)| self.0 & (1 << place) != 0).map(|(_, name)| *name)
     }
 }
 
@@ -553,6 +587,8 @@ mod tests {
         let written = serde_json::to_value(&event).unwrap();
         assert_eq!(written["severity_id"], 4);
         assert_eq!(written["actor"]["email"], Value::Null, "an actor built here names all its fields");
+        let read_back: AuditEvent = serde_json::from_value(written).unwrap();
+        assert_eq!(read_back, event, "equality is equality of the JSON");
     }
 
     #[test]

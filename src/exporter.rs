@@ -165,6 +165,7 @@ fn body_json(record: &SdkLogRecord) -> std::borrow::Cow<'_, str> {
 
 /// One destination's exporter.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // one of it for each destination, and it never moves
 pub(crate) enum Exporter {
     OtlpGrpc(otlp_grpc::OtlpGrpc),
     OtlpHttp(otlp_http::OtlpHttp),

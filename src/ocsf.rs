@@ -1,7 +1,7 @@
 //! Audit event to OCSF event and back, pure.
 //!
 //! Every event that parses as an [`AuditEvent`] becomes an event that is valid under OCSF 1.8.0, and can be rebuilt from it
-//! exactly: [`decode`] of what [`encode`] wrote is the event, its numbers, nulls, missing fields and unknown fields included.
+//! exactly: [`decode()`] of what [`encode()`] wrote is the event, its numbers, nulls, missing fields and unknown fields included.
 //! What OCSF has no place for lies under `unmapped`.
 //!
 //! | input | OCSF class |
@@ -22,6 +22,40 @@
 //! What the encoder must invent, because OCSF requires it, is named in `unmapped.audit_synthesized`. `time` is among it where the
 //! event's text is no RFC 3339 time from 1970 to 9999: it is clamped; read as UTC when it states no offset; taken from a UUIDv7
 //! `uid`; or 0. The text itself is always `metadata.original_time`.
+//!
+//! # `unmapped`
+//!
+//! | member | content |
+//! |---|---|
+//! | `audit_event` | fields, in the event's own shape, that override what the decoder reads; `resource.attributes` as a whole |
+//! | `audit_deep` | the same shape, but each value is JSON text: values nested deeper than 16, too deep for protobuf readers on the way |
+//! | `audit_synthesized` | paths in the OCSF event of what was made up |
+//! | `audit_absent` | fields, as `actor.email`, that the decoder would yield and the event's JSON does not have |
+//! | `audit_span` | `span_id` and `trace_flags` of the span; the trace id is `metadata.correlation_uid`. The decoder passes over it |
+//!
+//! # Traces
+//!
+//! `trace_id`, `span_id` (hexadecimal) and `trace_flags` (a number or two hexadecimal digits) among the event's extra fields win
+//! over the span that the event was emitted in. A valid trace id becomes `metadata.correlation_uid` and, on 6003, `trace.uid`.
+//!
+//! # AI agents
+//!
+//! The actor is the human principal. The agent that acts for them is read from OpenTelemetry's names, in the event's extra fields
+//! first and in `resource.attributes` then:
+//!
+//! | name | OCSF 1.8 (classes 6003 and 1007) | OCSF 1.9 (all classes but 0) |
+//! |---|---|---|
+//! | `gen_ai.response.model`, `gen_ai.request.model` | `ai_model.name` | `ai_agent.ai_model.name` |
+//! | `gen_ai.provider.name`, `gen_ai.system` | `ai_model.ai_provider` | `ai_agent.ai_model.ai_provider` |
+//! | `gen_ai.agent.id`, `.name`, `.version` | `message_context.service` | `ai_agent.uid`, `.name`, `.version`; `message_context.service` |
+//! | `gen_ai.conversation.id` | `message_context.uid` | `ai_agent.instance_uid`; `message_context.uid` |
+//! | `gen_ai.usage.input_tokens`, `.output_tokens` | `message_context.prompt_tokens`, `.completion_tokens` | the same |
+//! | `session.id` | `actor.session.uid`, on 3002 `session.uid`; in every version and class | the same |
+//!
+//! The profile `ai_operation` wants a model with its name and provider in 1.8; without both, and before 1.8, nothing of it is
+//! written. In 1.9 the model stands in `ai_model` where no agent is named. The fields themselves always stay where the event has
+//! them, in `resources[0].data` or `unmapped`, and so do the names of tools, for which OCSF has no place. `delegation` of 1.9 is
+//! not written: events do not say who delegated.
 
 mod activity;
 mod address;
@@ -30,12 +64,15 @@ mod class;
 mod context;
 mod decode;
 mod difference;
+mod document;
 mod encode;
 mod json;
-mod missing;
 mod plan;
+mod report;
+mod schema;
 mod synthesized;
 mod time;
+mod validate;
 
 use std::fmt;
 use std::str::FromStr;
@@ -44,6 +81,8 @@ pub use class::{
     action_name, activity_name, category_name, class_name, disposition_name, event_name, severity_name, status_name,
 };
 pub use decode::{DecodeError, decode};
+pub use report::{Finding, Report};
+pub use validate::{Versions, validate, validate_versions};
 
 use crate::event::AuditEvent;
 
@@ -136,3 +175,6 @@ pub struct Span {
 pub fn encode(event: &AuditEvent, mapping: &Mapping, span: Option<&Span>, out: &mut Vec<u8>) {
     encode::write(&plan::Plan::new(event, mapping, span), out);
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,17 +12,21 @@ mod wire;
 use std::time::SystemTime;
 
 use opentelemetry::TraceId;
-use opentelemetry::logs::AnyValue;
+use opentelemetry::logs::{AnyValue, Logger as _, LoggerProvider as _};
 use opentelemetry_proto::tonic::logs::v1 as proto;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::logs::SdkLogRecord;
+use opentelemetry_sdk::logs::{SdkLogRecord, SdkLogger, SdkLoggerProvider};
 use prost::Message;
 
-use crate::config::Body;
+use crate::config::{Body, Limits};
+use crate::event::AuditEvent;
+use crate::intake::shared;
 use crate::json::{Reader, Value};
+use crate::{ocsf, pipeline, record};
 use wire::{bytes, fixed32, fixed64, nested, varint_field};
 
-pub(crate) use any_value::{any_json, body_json};
+pub(crate) use any_value::any_json;
+pub use any_value::body_json;
 
 /// The instrumentation scope of every record.
 pub(crate) const SCOPE_NAME: &str = env!("CARGO_PKG_NAME");
@@ -119,7 +123,7 @@ impl Envelope {
         let mut encoded = Vec::new();
         // The SDK keeps them in a hash map; the same resource shall give the same bytes.
         let mut attributes: Vec<_> = resource.iter().collect();
-        attributes.sort_by(|(one, _), (other, _)| one.cmp(other));
+        attributes.sort_by_key(|(name, _)| *name);
         nested(&mut encoded, 1, 2, |out| {
             for (key, value) in attributes {
                 nested(out, 1, 1, |out| {
@@ -161,5 +165,33 @@ impl Envelope {
         whole.extend_from_slice(&tail);
         let data = proto::LogsData::decode(&*whole).expect("we read what we have just written");
         serde_json::to_vec(&data).expect("message types serialize to memory without failing")
+    }
+}
+
+/// Writes audit events as OTLP/JSON: one `LogsData` with one record for each, as the format `otlp_json` has it.
+#[derive(Debug)]
+pub struct OtlpJson {
+    logger: SdkLogger,
+    envelope: Envelope,
+}
+
+impl OtlpJson {
+    /// For records whose source is described by these resource attributes.
+    pub fn new(resource: &[(String, String)]) -> Self {
+        // A record can only be made by a logger; this one has nobody to emit to.
+        let provider = SdkLoggerProvider::builder().build();
+        Self { logger: provider.logger(SCOPE_NAME), envelope: Envelope::new(&pipeline::resource(resource)) }
+    }
+
+    /// An event's line, without its end.
+    pub fn line(&self, event: &AuditEvent, mapping: &ocsf::Mapping) -> Vec<u8> {
+        let mut text = Vec::new();
+        ocsf::encode(event, mapping, None, &mut text);
+        let mut record = self.logger.create_log_record();
+        record::fill(&mut record, shared(&text), SystemTime::now(), &Limits::default())
+            .expect("our encoder writes JSON");
+        let mut encoded = Vec::new();
+        log_record(&record, Body::Map, &mut encoded);
+        self.envelope.json(&encoded)
     }
 }

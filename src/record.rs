@@ -16,6 +16,8 @@ use crate::config::Limits;
 use crate::json::{Malformed, Reader, Str, Value};
 use crate::ocsf;
 
+pub use crate::otlp::{OtlpJson, body_json};
+
 /// Most attributes on a record.
 pub const MAX_ATTRIBUTES: usize = 48;
 /// Longest string that becomes an attribute, in bytes; a longer one stays in the body alone.

@@ -102,7 +102,7 @@ impl Builder {
     pub fn start(self) -> Result<AuditStreamer, Error> {
         let Self { config, listener, extend } = self;
         if let Some(why) = &config.disabled {
-            listener(&Notice::Warning { text: why.clone() });
+            listener(&Notice::Warning { text: format!("nothing is exported: {why}") });
         } else if config.destinations.is_empty() {
             let error = ConfigError { setting: "destinations".into(), value: None, why: "there is none".into() };
             return Err(error.into());

@@ -455,9 +455,9 @@ async fn nothing_is_lost_on_a_collector_whose_queue_is_full() {
         streamer.shutdown(PATIENCE).await.unwrap();
         let found = accepted(&mut receiver, 1000).await;
         assert_none_missing(&events, &found);
+        receiver.stop().await;
         let said = said.lock().unwrap();
         assert!(said[0].contains("sending queue is full") && said.last().unwrap().ends_with("again"), "{said:?}");
-        receiver.stop().await;
     }
 }
 

@@ -1,27 +1,31 @@
 //! `auditwire demo`: a receiver and a sender in one process, on a free port, with sample events.
 
-use std::io::{self, Write as _};
-
 use anyhow::{Context as _, Result, ensure};
 use auditwire::config::{Config, Destination, DestinationKind, Otlp};
 use auditwire::receiver::{self, Receiver};
 use auditwire::{ActorInfo, AuditEvent, AuditStreamer, EventOutcome, PolicyInfo, ResourceInfo, new_audit_event};
 
 use super::exit::{self, Exit};
+use super::print;
+use super::show::Show;
 
-/// See it work: sample events go over OTLP/gRPC to a receiver in this process, which prints what it decoded
+/// See it work: send sample events to a receiver in this process, and print what it decoded
 ///
-/// Everything stays on this machine, on a free port. Ends by itself.
+/// Everything stays on this machine: OTLP/gRPC on a free port of the loopback interface. Ends by itself.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
-
-pub(crate) fn run(_: &Args) -> Result<Exit> {
-    // As an embedding program has it: a runtime of its own, which the streamer does not depend on.
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(demo())
+pub(crate) struct Args {
+    /// Print each record's body, too: the whole OCSF event
+    #[arg(long)]
+    body: bool,
 }
 
-async fn demo() -> Result<Exit> {
+pub(crate) fn run(args: &Args) -> Result<Exit> {
+    // As an embedding program has it: a runtime of its own, which the streamer does not depend on.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(demo(Show::on_stdout(args.body)))
+}
+
+async fn demo(show: Show) -> Result<Exit> {
     let mut receiver =
         Receiver::start(receiver::Options { otlp_grpc: Some(receiver::ANY_PORT), ..Default::default() }).await?;
     let address = receiver.otlp_grpc_addr().context("the receiver has no address")?;
@@ -47,12 +51,9 @@ async fn demo() -> Result<Exit> {
     let mut out = Vec::new();
     while let Some(received) = receiver.next().await {
         decoded += received.len();
-        receiver::print::write_readable(&mut out, &received)?;
+        show.write(&mut out, &received)?;
     }
-    match io::stdout().lock().write_all(&out) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        written => written.context("cannot print")?,
-    }
+    print(&String::from_utf8(out)?)?;
     ensure!(decoded == count, "{count} events were sent and {decoded} records decoded");
     let state = streamer.state();
     exit::say(format_args!(

@@ -19,7 +19,7 @@ pub(crate) enum Exit {
     BadInput = 3,
     /// A destination refused events for good; they are in the dead-letter file.
     Rejected = 4,
-    /// Events were not delivered.
+    /// Events were not delivered, or the input was not read to its end.
     Undelivered = 5,
 }
 
@@ -31,7 +31,7 @@ Exit codes:
   2  the command line or the configuration cannot be used
   3  some input was no audit event; all the rest was delivered
   4  a destination refused events for good; they are in the dead-letter file
-  5  events were not delivered";
+  5  events were not delivered, or a signal came before the end of the input";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
@@ -39,9 +39,11 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Says an error and its causes in one line.
+/// Says an error and its causes in one line, a cause that its effect has said already only once.
 pub(crate) fn report(error: &anyhow::Error) -> Exit {
-    say(format_args!("error: {error:#}"));
+    let mut parts: Vec<String> = error.chain().map(ToString::to_string).collect();
+    parts.dedup_by(|cause, effect| effect.ends_with(&**cause));
+    say(format_args!("error: {}", parts.join(": ")));
     let is_config = error.chain().any(|cause| {
         cause.is::<ConfigError>() || cause.downcast_ref::<auditwire::Error>().is_some_and(auditwire::Error::is_config)
     });

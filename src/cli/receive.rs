@@ -1,12 +1,17 @@
 //! `auditwire receive`: the development receiver as a command.
 
-use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, StdoutLock};
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use auditwire::config::units;
 use auditwire::receiver::{Options, Protocol, Received, Receiver, Script, Tls, print};
+
+use super::exit;
+use super::show::Show;
+use super::signals::Signals;
 
 /// Receive audit events for a look or a test: print them, or write JSON Lines
 ///
@@ -27,15 +32,21 @@ pub(crate) struct Args {
     webhook: Option<SocketAddr>,
 
     /// Append what is accepted to FILE as JSON Lines instead of printing it
-    #[arg(long, value_name = "FILE")]
+    ///
+    /// OTLP requests as OTLP/JSON, one a line, as a Collector's file exporter writes them; of a webhook each element.
+    #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
+
+    /// Print each record's body, too: the whole OCSF event
+    #[arg(long, conflicts_with = "out")]
+    body: bool,
 
     /// Answer the first requests so: STATUS[xCOUNT][:RETRY_AFTER_SECONDS], separated by commas, as in 503x3,429:2,400
     #[arg(long, value_name = "SCRIPT")]
     fail: Option<ScriptText>,
 
     /// Refuse larger requests
-    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = units::size)]
     max_request_bytes: usize,
 
     /// End after so many records were accepted
@@ -70,7 +81,7 @@ impl std::str::FromStr for ScriptText {
 /// Receives until it is told to stop.
 pub(crate) fn run(args: Args) -> Result<()> {
     let options = options(&args)?;
-    let mut out = sink(args.out.as_deref())?;
+    let mut out = Sink::open(args.out.as_deref(), args.body)?;
     // The receiver serves on the runtime's own threads, so that a slow terminal in this one does not hold up its answers.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(receive(options, args.count, &mut out))
@@ -117,38 +128,46 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// Where accepted requests go, and in which form.
-struct Sink {
-    to: Box<dyn Write>,
-    write: fn(&mut Box<dyn Write>, &Received) -> io::Result<()>,
+enum Sink {
+    Terminal(BufWriter<StdoutLock<'static>>, Show),
+    File(BufWriter<File>),
 }
 
-fn sink(out: Option<&Path>) -> Result<Sink> {
-    let Some(path) = out else {
-        return Ok(Sink { to: Box::new(BufWriter::new(io::stdout().lock())), write: print::write_readable });
-    };
-    let mut options = OpenOptions::new();
-    options.create(true).append(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    Ok(Sink { to: Box::new(BufWriter::new(file)), write: print::write_jsonl })
+impl Sink {
+    fn open(path: Option<&Path>, body: bool) -> Result<Self> {
+        let Some(path) = path else {
+            return Ok(Self::Terminal(BufWriter::new(io::stdout().lock()), Show::on_stdout(body)));
+        };
+        let mut options = OpenOptions::new();
+        options.create(true).append(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(Self::File(BufWriter::new(file)))
+    }
+
+    fn write(&mut self, received: &Received) -> io::Result<()> {
+        match self {
+            Self::Terminal(out, show) => show.write(out, received),
+            Self::File(out) => print::write_jsonl(out, received),
+        }
+    }
 }
 
 async fn receive(options: Options, count: Option<u64>, out: &mut Sink) -> Result<()> {
     let mut receiver = Receiver::start(options).await?;
     for protocol in [Protocol::OtlpGrpc, Protocol::OtlpHttp, Protocol::Webhook] {
         if let Some(address) = receiver.addr(protocol) {
-            eprintln!("listening for {protocol} on {address}");
+            exit::say(format_args!("listening for {protocol} on {address}"));
         }
     }
 
     let mut tally = Tally::default();
-    let asked_to_stop = asked_to_stop();
-    tokio::pin!(asked_to_stop);
+    let mut signals = Signals::listen()?;
     let mut ended = Ok(());
     while ended.is_ok() && count.is_none_or(|count| tally.records < count) {
         tokio::select! {
-            () = &mut asked_to_stop => break,
+            () = signals.next() => break,
             Some(received) = receiver.next() => ended = take(&received, &mut tally, out),
         }
     }
@@ -161,7 +180,11 @@ async fn receive(options: Options, count: Option<u64>, out: &mut Sink) -> Result
     }
 
     let refused = receiver.requests().saturating_sub(tally.accepted);
-    eprintln!("{} requests, {} records accepted, {refused} requests refused", receiver.requests(), tally.records);
+    exit::say(format_args!(
+        "{} requests, {} records accepted, {refused} requests refused",
+        receiver.requests(),
+        tally.records
+    ));
     match ended {
         // Whoever read the output has enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -177,29 +200,13 @@ struct Tally {
 
 fn take(received: &Received, tally: &mut Tally, out: &mut Sink) -> io::Result<()> {
     if !received.accepted() {
-        eprintln!("refused as told: {} with {} records: {}", received.protocol, received.len(), received.answer);
+        let (protocol, records) = (received.protocol, received.len());
+        exit::say(format_args!("refused as told: {protocol} with {records} records: {}", received.answer));
         return Ok(());
     }
     tally.accepted += 1;
     tally.records += received.len() as u64;
-    (out.write)(&mut out.to, received)
-}
-
-/// Resolves on Ctrl-C or SIGTERM; never when signals cannot be heard.
-async fn asked_to_stop() {
-    #[cfg(unix)]
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => signal.recv().await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<Option<()>>();
-    tokio::select! {
-        Ok(()) = tokio::signal::ctrl_c() => {}
-        _ = terminate => {}
-    }
+    out.write(received)
 }
 
 #[cfg(test)]

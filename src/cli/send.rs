@@ -1,7 +1,8 @@
 //! `auditwire send`: audit events from files or standard input to destinations.
 
+use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use auditwire::config::env::{self, Environment};
-use auditwire::config::{Config, stream, units};
+use auditwire::config::{Config, ConfigError, DestinationKind, stream, units};
 use auditwire::{AuditStreamer, State};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
@@ -18,13 +19,15 @@ use tokio::sync::oneshot;
 use super::exit::{self, Exit};
 use super::input::{self, Flow, Item, Place};
 use super::progress::Progress;
+use super::signals::Signals;
+use super::{check, print};
 
 /// Send audit events from files or standard input
 ///
 /// Reads JSON Lines or a JSON array, maps each event to OCSF, and returns when the destinations have confirmed all of them.
-/// Destinations are those of --to, else of --config, else of OTEL_LOGS_EXPORTER and the other OTEL_ variables.
+/// Destinations are those of --to, else of --config, else of OTEL_LOGS_EXPORTER; without any it is OTLP/gRPC to localhost:4317.
 #[derive(Debug, clap::Args)]
-#[command(after_help = exit::HELP)]
+#[command(after_help = exit::HELP, after_long_help = format!("{VARIABLES}\n\n{}", exit::HELP))]
 pub(crate) struct Args {
     /// Files of audit events; `-` or none is standard input
     #[arg(value_name = "FILE")]
@@ -36,11 +39,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DESTINATION")]
     to: Vec<String>,
 
-    /// Stream configuration, JSON
+    /// Stream configuration: JSON with a `destination` or several `destinations`
     #[arg(long, value_name = "FILE", conflicts_with = "to")]
     config: Option<PathBuf>,
 
-    /// Check the configuration, say what it comes to, and send nothing
+    /// Say what options and variables come to, and send nothing
     #[arg(long)]
     check: bool,
 
@@ -52,7 +55,9 @@ pub(crate) struct Args {
     #[arg(long)]
     strict: bool,
 
-    /// Give up when destinations have taken nothing for so long: 500ms, 30s, 5m [default: never]
+    /// Wait no longer than this for delivery at the end: 500ms, 30s, 5m [default: for ever]
+    ///
+    /// While input is read, it is how long destinations may take nothing before they are given up.
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     timeout: Option<Duration>,
 
@@ -65,14 +70,43 @@ pub(crate) struct Args {
     quiet: bool,
 }
 
+/// For `--help`; the README has all of them.
+const VARIABLES: &str = "\
+Variables (the README lists all of them):
+  OTEL_EXPORTER_OTLP_ENDPOINT    where otlp goes, such as http://collector:4317
+  OTEL_EXPORTER_OTLP_PROTOCOL    grpc (the default), http/protobuf, http/json
+  OTEL_EXPORTER_OTLP_HEADERS     name=value,name=value
+  OTEL_LOGS_EXPORTER             otlp (the default), console, webhook, file; none
+  OTEL_SERVICE_NAME              service.name of the resource
+  AUDITWIRE_WEBHOOK_URL          where webhook goes
+  AUDITWIRE_WEBHOOK_AUTHORIZATION
+                                 its Authorization header, verbatim
+  AUDITWIRE_FILE_PATH            where file goes
+  AUDITWIRE_FILE_FORMAT          ocsf (the default), audit, otlp_json; likewise
+                                 AUDITWIRE_STDOUT_FORMAT, AUDITWIRE_WEBHOOK_FORMAT
+  AUDITWIRE_SHUTDOWN_TIMEOUT     how long delivery goes on after Ctrl-C or SIGTERM;
+                                 a second signal ends it at once";
+
 pub(crate) fn run(args: Args) -> Result<Exit> {
-    let progress = Progress::new(args.quiet || args.check);
-    let config = config(&args, &progress)?;
+    let config = config(&args)?;
     if args.check {
-        describe(&config)?;
+        let description = check::describe(&config);
+        // Nothing is connected by a start, but certificates are read.
+        AuditStreamer::builder(config).on_notice(|_| ()).start()?;
+        print(&description)?;
         return Ok(Exit::Success);
     }
+    let sources = input::sources(args.files)?;
     let rejects = args.rejects.as_deref().map(Rejects::open).transpose()?;
+    let span = traceparent()?;
+    let limits = Limits { timeout: args.timeout, grace: config.shutdown_timeout };
+    // Lines of events and a bar on the same terminal would be neither.
+    let mixed = io::stdout().is_terminal()
+        && config.destinations.iter().any(|each| matches!(each.kind, DestinationKind::Stdout { .. }));
+    let progress = Progress::new(!args.quiet && !mixed);
+    if !args.quiet && io::stdin().is_terminal() && sources.iter().any(|source| input::is_stdin(source)) {
+        progress.say(format_args!("audit events are read from the terminal, one JSON object a line; Ctrl-D ends them"));
+    }
     let listener = progress.clone();
     let streamer =
         AuditStreamer::builder(config).on_notice(move |notice| listener.say(format_args!("{notice}"))).start()?;
@@ -86,15 +120,18 @@ pub(crate) fn run(args: Args) -> Result<Exit> {
         rejects,
         strict: args.strict,
     };
-    let sources = input::sources(args.files);
-    let span = traceparent(&progress)?;
     // A thread of its own: reading may block, on a pipe or on a full queue, and Ctrl-C must be heard all the same.
     std::thread::spawn(move || {
         let _current = span.map(|span| Context::new().with_remote_span_context(span).attach());
         let _ = done.send(reader.read(&sources));
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    let read = runtime.block_on(wait(&streamer, &counts, &progress, reading, args.timeout));
+    let read = runtime.block_on(async {
+        tokio::select! {
+            read = deliver(&streamer, &counts, &progress, reading, &limits) => read,
+            never = refresh(&streamer, &counts, &progress) => match never {},
+        }
+    });
     progress.finish();
 
     let state = streamer.state();
@@ -105,11 +142,15 @@ pub(crate) fn run(args: Args) -> Result<Exit> {
     Ok(verdict(&state, &counts))
 }
 
-fn config(args: &Args, progress: &Progress) -> Result<Config> {
+fn config(args: &Args) -> Result<Config> {
     let environment = Environment::of_process();
     let mut warnings = Vec::new();
     let mut config = if let Some(path) = &args.config {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
+            setting: "--config".into(),
+            value: Some(path.display().to_string()),
+            why: error.to_string(),
+        })?;
         stream::parse(&text, &path.display().to_string(), &environment, &mut warnings)?
     } else if args.to.is_empty() {
         env::config(&environment, &mut warnings)?
@@ -120,9 +161,7 @@ fn config(args: &Args, progress: &Progress) -> Result<Config> {
         }
         config
     };
-    for warning in warnings {
-        progress.say(format_args!("warning: {warning}"));
-    }
+    warn(&warnings);
     if let Some(path) = &args.dead_letters {
         config.dead_letter_path.clone_from(path);
     }
@@ -132,33 +171,19 @@ fn config(args: &Args, progress: &Progress) -> Result<Config> {
 }
 
 /// The span of whoever called the program, by `TRACEPARENT`: events without a trace context of their own belong to it.
-fn traceparent(progress: &Progress) -> Result<Option<SpanContext>> {
+fn traceparent() -> Result<Option<SpanContext>> {
     let mut warnings = Vec::new();
     let span = env::traceparent(&Environment::of_process(), &mut warnings)?;
-    for warning in warnings {
-        progress.say(format_args!("warning: {warning}"));
-    }
+    warn(&warnings);
     Ok(span.map(|span| {
         let (trace, id) = (TraceId::from_bytes(span.trace_id), SpanId::from_bytes(span.span_id));
         SpanContext::new(trace, id, TraceFlags::new(span.flags), true, TraceState::default())
     }))
 }
 
-/// `--check`: what the configuration comes to, secrets apart.
-fn describe(config: &Config) -> Result<()> {
-    let mut text = String::new();
-    match &config.disabled {
-        Some(why) => text.push_str(&format!("nothing is exported: {why}\n")),
-        None => {
-            for destination in &config.destinations {
-                text.push_str(&format!("{}: {:?}\n", destination.name, destination.kind));
-            }
-        }
-    }
-    text.push_str(&format!("dead letters: {}\n", config.dead_letter_path.display()));
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        exit::say(format_args!("warning: {warning}"));
     }
 }
 
@@ -168,6 +193,8 @@ struct Counts {
     malformed: AtomicU64,
     /// The reader is waiting for a place in a full queue.
     blocked: AtomicBool,
+    /// There was more to read when it stopped, and `--strict` was not why.
+    cut_short: AtomicBool,
 }
 
 struct Reader {
@@ -198,7 +225,7 @@ impl Reader {
         Ok(())
     }
 
-    fn take(&mut self, place: &Place<'_>, item: Item<'_>, text: &[u8]) -> Result<Flow> {
+    fn take(&mut self, place: &Place<'_>, item: Item, text: &[u8]) -> Result<Flow> {
         match item {
             Item::Event(event) => {
                 self.counts.read.fetch_add(1, Ordering::Relaxed);
@@ -213,11 +240,11 @@ impl Reader {
                     Err(error) => Err(error).with_context(|| place.to_string()),
                 }
             }
-            Item::Malformed { text, why: None } => {
+            Item::Malformed(None) => {
                 self.keep(text, b"")?;
                 Ok(Flow::Continue(()))
             }
-            Item::Malformed { text, why: Some(why) } => {
+            Item::Malformed(Some(why)) => {
                 self.counts.read.fetch_add(1, Ordering::Relaxed);
                 self.reject(place, text, &why)
             }
@@ -226,7 +253,8 @@ impl Reader {
 
     fn reject(&mut self, place: &Place<'_>, text: &[u8], why: &str) -> Result<Flow> {
         self.counts.malformed.fetch_add(1, Ordering::Relaxed);
-        self.progress.say(format_args!("{place}: {why}"));
+        let stop = if self.strict { "; stopped here (--strict)" } else { "" };
+        self.progress.say(format_args!("{place}: {why}{stop}"));
         self.keep(text, b"\n")?;
         Ok(if self.strict { Flow::Break(()) } else { Flow::Continue(()) })
     }
@@ -261,56 +289,88 @@ impl Rejects {
     }
 }
 
-/// Waits for the reader and then for delivery; a signal ends the first wait, a second one the other.
-async fn wait(
+/// How long things may take.
+struct Limits {
+    /// `--timeout`.
+    timeout: Option<Duration>,
+    /// How long delivery goes on after a signal.
+    grace: Duration,
+}
+
+/// Waits for the reader, then for delivery, and shuts the streamer down. A signal ends what is waited for and leaves a grace to
+/// deliver what was accepted, a second one ends that, too. What became of the events is in the streamer's books.
+async fn deliver(
     streamer: &AuditStreamer,
     counts: &Counts,
     progress: &Progress,
     reading: oneshot::Receiver<Result<()>>,
-    timeout: Option<Duration>,
+    limits: &Limits,
 ) -> Result<()> {
     let mut signals = Signals::listen()?;
-    let watch = async {
-        let mut stall = Stall::default();
-        loop {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            let state = streamer.state();
-            progress.update(counts.read.load(Ordering::Relaxed), outstanding(&state));
-            let blocked = counts.blocked.load(Ordering::Relaxed);
-            if ended(&state) || timeout.is_some_and(|timeout| blocked && stall.lasts(&state) >= timeout) {
-                return;
-            }
-            if !blocked {
-                stall = Stall::default();
-            }
-        }
-    };
+    let mut signalled = false;
     let read = tokio::select! {
-        read = reading => read.unwrap_or_else(|_| Err(anyhow::anyhow!("the reader ended without a word"))),
-        () = signals.next() => Ok(()),
-        () = watch => Ok(()),
-    };
-
-    let watch = async {
-        let mut stall = Stall::default();
-        loop {
-            let state = streamer.state();
-            progress.update(counts.read.load(Ordering::Relaxed), outstanding(&state));
-            if ended(&state) || timeout.is_some_and(|timeout| stall.lasts(&state) >= timeout) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        read = reading => Some(read.unwrap_or_else(|_| Err(anyhow::anyhow!("the reader ended without a word")))),
+        () = signals.next() => {
+            signalled = true;
+            None
         }
+        () = given_up(streamer, counts, limits.timeout) => None,
     };
-    tokio::select! {
-        // Its result is in the books.
-        _ = streamer.flush() => {}
-        () = signals.next() => {}
-        () = watch => {}
+    if read.is_some() {
+        let timeout = async {
+            match limits.timeout {
+                Some(timeout) => tokio::time::sleep(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = streamer.flush() => {}
+            () = signals.next() => signalled = true,
+            () = timeout => {}
+        }
+    } else {
+        counts.cut_short.store(true, Ordering::Relaxed);
     }
-    // Likewise: what is outstanding now stays so.
-    let _ = streamer.shutdown(Duration::ZERO).await;
-    read
+    let grace = match (signalled, limits.timeout) {
+        (false, _) => Duration::ZERO,
+        (true, Some(timeout)) => limits.grace.min(timeout),
+        (true, None) => limits.grace,
+    };
+    let outstanding = outstanding(&streamer.state());
+    if signalled && outstanding > 0 {
+        progress.say(format_args!(
+            "stopping: {outstanding} events are still being delivered, for {grace:?} at most; another signal ends this at once"
+        ));
+    }
+    tokio::select! {
+        _ = streamer.shutdown(grace) => {}
+        () = signals.next() => {}
+    }
+    read.unwrap_or(Ok(()))
+}
+
+/// Resolves when reading on is of no use: no destination is left, or one whose queue is full has taken nothing for too long.
+async fn given_up(streamer: &AuditStreamer, counts: &Counts, timeout: Option<Duration>) {
+    let mut stall = Stall::default();
+    loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let state = streamer.state();
+        let blocked = counts.blocked.load(Ordering::Relaxed);
+        if ended(&state) || timeout.is_some_and(|timeout| blocked && stall.lasts(&state) >= timeout) {
+            return;
+        }
+        if !blocked {
+            stall = Stall::default();
+        }
+    }
+}
+
+/// Keeps the progress bar's numbers up to date.
+async fn refresh(streamer: &AuditStreamer, counts: &Counts, progress: &Progress) -> Infallible {
+    loop {
+        progress.update(counts.read.load(Ordering::Relaxed), outstanding(&streamer.state()));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// How long nothing has been settled.
@@ -339,32 +399,6 @@ fn ended(state: &State) -> bool {
     !state.destinations.is_empty() && state.destinations.iter().all(|destination| destination.ended)
 }
 
-struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn listen() -> Result<Self> {
-        Ok(Self {
-            #[cfg(unix)]
-            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-                .context("cannot listen for SIGTERM")?,
-        })
-    }
-
-    async fn next(&mut self) {
-        #[cfg(unix)]
-        let terminate = self.terminate.recv();
-        #[cfg(not(unix))]
-        let terminate = std::future::pending::<Option<()>>();
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate => {}
-        }
-    }
-}
-
 /// `read 18, malformed 2, accepted 16, delivered 16, rejected 0`, and what is outstanding where.
 fn summary(state: &State, counts: &Counts) -> String {
     let read = counts.read.load(Ordering::Relaxed);
@@ -378,6 +412,9 @@ fn summary(state: &State, counts: &Counts) -> String {
                 text.push_str(&format!("; {}: delivered {}, rejected {}", each.name, each.delivered, each.rejected));
             }
         }
+    }
+    if counts.cut_short.load(Ordering::Relaxed) {
+        text.push_str("; not read to the end");
     }
     for each in &state.destinations {
         if each.outstanding > 0 {
@@ -397,7 +434,8 @@ fn verdict(state: &State, counts: &Counts) -> Exit {
     let any = |lacking: fn(&auditwire::DestinationState) -> bool| state.destinations.iter().any(lacking);
     let read = counts.read.load(Ordering::Relaxed);
     let malformed = counts.malformed.load(Ordering::Relaxed);
-    if any(|each| each.outstanding > 0 || each.dropped > 0) || state.accepted + malformed < read {
+    let cut_short = counts.cut_short.load(Ordering::Relaxed) || state.accepted + malformed < read;
+    if cut_short || any(|each| each.outstanding > 0 || each.dropped > 0) {
         Exit::Undelivered
     } else if any(|each| each.rejected > 0) {
         Exit::Rejected
@@ -405,5 +443,20 @@ fn verdict(state: &State, counts: &Counts) -> Exit {
         Exit::BadInput
     } else {
         Exit::Success
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_of_the_help_are_honoured() {
+        let named = VARIABLES
+            .split(|c: char| !c.is_ascii_uppercase() && c != '_')
+            .filter(|word| word.trim_matches('_').contains('_'));
+        for name in named {
+            assert!(env::VARIABLES.iter().any(|variable| variable.name == name), "{name}");
+        }
     }
 }

@@ -184,7 +184,11 @@ pub(super) fn settings_or(
         batch: batch(defaults, environment, warnings)?,
         on_full: environment.strict(AUDITWIRE_ON_FULL, choice)?.unwrap_or(default.on_full),
         mapping: ocsf::Mapping {
-            version: environment.strict(AUDITWIRE_OCSF_VERSION, ocsf_version)?.unwrap_or(default.mapping.version),
+            version: environment
+                .strict(AUDITWIRE_OCSF_VERSION, |text| {
+                    text.parse().map_err(|error: ocsf::UnknownVersion| error.to_string())
+                })?
+                .unwrap_or(default.mapping.version),
         },
         limits: limits(environment, warnings)?,
         resource: resource::resource(environment)?,
@@ -295,19 +299,6 @@ fn dead_letter_path(environment: &Environment) -> Result<PathBuf, ConfigError> {
 pub(super) fn choice<'de, T: Deserialize<'de>>(text: &str) -> Result<T, String> {
     let name = text.to_ascii_lowercase().into_deserializer();
     T::deserialize(name).map_err(|error: serde::de::value::Error| error.to_string())
-}
-
-/// An OCSF version that we can be valid under.
-pub(super) fn ocsf_version(text: &str) -> Result<ocsf::Version, String> {
-    match text {
-        "1.4.0" => Ok(ocsf::Version::V1_4_0),
-        "1.5.0" => Ok(ocsf::Version::V1_5_0),
-        "1.6.0" => Ok(ocsf::Version::V1_6_0),
-        "1.7.0" => Ok(ocsf::Version::V1_7_0),
-        "1.8.0" => Ok(ocsf::Version::V1_8_0),
-        "1.9.0" => Ok(ocsf::Version::V1_9_0),
-        _ => Err("the OCSF version must be one of 1.4.0, 1.5.0, 1.6.0, 1.7.0, 1.8.0, 1.9.0".into()),
-    }
 }
 
 pub(super) fn not_zero(number: usize) -> Result<usize, String> {

@@ -179,5 +179,5 @@ impl TryFrom<serde_json::Value> for Size {
 
 fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ocsf::Version, D::Error> {
     let text = String::deserialize(deserializer)?;
-    env::ocsf_version(&text).map_err(|why| de::Error::custom(format!("{text:?}: {why}")))
+    text.parse().map_err(de::Error::custom)
 }

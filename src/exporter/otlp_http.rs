@@ -1,7 +1,7 @@
 //! OTLP/HTTP, `http/protobuf` and `http/json`.
 
 use http::StatusCode;
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use prost::Message;
 
 use super::http::{Answer, Client, Settings, excerpt};
@@ -74,12 +74,21 @@ fn verdict(answer: &Answer, json: bool) -> Verdict {
 
 /// A partial success is read where there is one. A body that is neither ours to read nor empty does not undo the 2xx.
 fn accepted(answer: &Answer, json: bool) -> Verdict {
-    let response = if json {
-        serde_json::from_slice(&answer.body).ok()
-    } else {
-        ExportLogsServiceResponse::decode(&*answer.body).ok()
-    };
-    response.map_or(Verdict::DELIVERED, |response| partial_success(&response))
+    if json {
+        return serde_json::from_slice(&answer.body)
+            .map_or(Verdict::DELIVERED, |response| json_partial_success(&response));
+    }
+    ExportLogsServiceResponse::decode(&*answer.body).map_or(Verdict::DELIVERED, |response| partial_success(&response))
+}
+
+/// OTLP/JSON writes 64-bit integers as strings and reads numbers too; the message types read only numbers.
+fn json_partial_success(response: &serde_json::Value) -> Verdict {
+    let partial = &response["partialSuccess"];
+    let rejected = &partial["rejectedLogRecords"];
+    let rejected = rejected.as_i64().or_else(|| rejected.as_str()?.parse().ok()).unwrap_or(0);
+    let error_message = partial["errorMessage"].as_str().unwrap_or_default().to_owned();
+    let partial = ExportLogsPartialSuccess { rejected_log_records: rejected, error_message };
+    partial_success(&ExportLogsServiceResponse { partial_success: Some(partial) })
 }
 
 /// OTLP specification, "Partial Success": nothing is sent again; rejected records are counted, a message alone is a warning.
@@ -111,7 +120,6 @@ fn why(answer: &Answer, json: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsPartialSuccess;
 
     fn answer(status: u16, body: Vec<u8>) -> Answer {
         Answer { status: StatusCode::from_u16(status).unwrap(), retry_after: None, body }

@@ -78,6 +78,7 @@ mod tests {
                 Verdict::TooLarge { .. } => "too large",
                 Verdict::Rejected { .. } => "rejected",
                 Verdict::Unauthorized { .. } => "unauthorized",
+                Verdict::Closed { .. } => "closed",
             }
         };
         for (statuses, meaning) in [

@@ -1,20 +1,4 @@
-//! The AI agent that acts for the actor, where the event names one in OpenTelemetry's words.
-//!
-//! These names are read from the event's extra fields and from `resource.attributes`, the former first:
-//!
-//! | name | OCSF 1.8 (classes 6003 and 1007) | OCSF 1.9 (all classes but 0) |
-//! |---|---|---|
-//! | `gen_ai.response.model`, `gen_ai.request.model` | `ai_model.name` | `ai_agent.ai_model.name` |
-//! | `gen_ai.provider.name`, `gen_ai.system` | `ai_model.ai_provider` | `ai_agent.ai_model.ai_provider` |
-//! | `gen_ai.agent.id`, `.name`, `.version` | `message_context.service` | `ai_agent.uid`, `.name`, `.version` |
-//! | `gen_ai.conversation.id` | `message_context.uid` | `ai_agent.instance_uid`, `message_context.uid` |
-//! | `gen_ai.usage.input_tokens`, `.output_tokens` | `message_context.prompt_tokens`, `.completion_tokens` | the same |
-//! | `session.id` | `actor.session.uid` (3002: `session.uid`), in every version | the same |
-//!
-//! The profile `ai_operation` wants a model with its name and provider in 1.8; without both, and before 1.8, nothing of it is
-//! written. In 1.9 a model stands in `ai_model` when there is no agent. Whatever the version, the fields themselves stay
-//! where the event has them, in `resources[0].data` or `unmapped`; so do the names of tools, for which OCSF has no place.
-//! `delegation` of 1.9 is not written: events do not say who delegated.
+//! The AI agent that acts for the actor, where the event names one in OpenTelemetry's words. [`crate::ocsf`] has the table of names.
 
 use serde_json::Value;
 

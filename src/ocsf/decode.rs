@@ -7,9 +7,10 @@ use serde_json::{Map, Value, json};
 use super::address;
 use super::class::Class::{self, Api, Authentication, File, Network, Process};
 use super::class::OTHER;
-use super::difference::{ACTOR, EVENT, METADATA, POLICY, RESOURCE};
 use super::synthesized::Invented;
-use crate::event::{AuditEvent, UNCLASSIFIED_CATEGORY_UID, UNCLASSIFIED_CLASS_UID};
+use crate::event::{
+    ActorInfo, AuditEvent, EventMetadata, PolicyInfo, ResourceInfo, UNCLASSIFIED_CATEGORY_UID, UNCLASSIFIED_CLASS_UID,
+};
 
 /// Why a text could not be turned back into an audit event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl std::error::Error for DecodeError {}
 
 type Result<T> = std::result::Result<T, DecodeError>;
 
-/// Rebuilds the audit event from the OCSF event that [`encode`](super::encode) made of it, byte for byte of its texts.
+/// Rebuilds the audit event from the OCSF event that [`encode`](super::encode()) made of it, byte for byte of its texts.
 ///
 /// Events of other producers are refused: an audit event made of them would have lost what they say.
 ///
@@ -237,10 +238,10 @@ impl<'a> Reader<'a> {
         for (name, value) in difference {
             let path = format!("{path}.{name}");
             let inner = match name.as_str() {
-                "actor" => &ACTOR[..],
-                "resource" => &RESOURCE,
-                "policy" => &POLICY,
-                "metadata" => &METADATA,
+                "actor" => ActorInfo::FIELDS,
+                "resource" => ResourceInfo::FIELDS,
+                "policy" => PolicyInfo::FIELDS,
+                "metadata" => EventMetadata::FIELDS,
                 _ => {
                     event[name] = convert(value, &path)?;
                     continue;
@@ -267,9 +268,15 @@ impl<'a> Reader<'a> {
                 Some((object, name)) => (event.get_mut(object), name),
                 None => (Some(&mut *event), field),
             };
-            let object = object.filter(|_| field.contains('.') || EVENT.contains(&name)).and_then(Value::as_object_mut);
+            let object = object
+                .filter(|_| field.contains('.') || AuditEvent::FIELDS.contains(&name))
+                .and_then(Value::as_object_mut);
             let gone = object.and_then(|object| object.remove(name));
-            gone.ok_or_else(|| DecodeError::new(PATH, format!("{field:?} is no field of this event")))?;
+            let gone = gone.ok_or_else(|| DecodeError::new(PATH, format!("{field:?} is no field of this event")))?;
+            // These three have no value when they are missing; the others have a default, which is written like any value.
+            if matches!(field, "actor" | "resource" | "policy") && !gone.is_null() {
+                return Err(DecodeError::new(PATH, format!("{field:?} is there all the same")));
+            }
         }
         Ok(())
     }

@@ -1,12 +1,5 @@
 //! `unmapped`: the smallest difference between an event and what the decoder reads from its OCSF attributes.
-//!
-//! | member | content |
-//! |---|---|
-//! | `audit_event` | fields, in the event's own shape, that override what the decoder reads; `resource.attributes` as a whole |
-//! | `audit_deep` | the same shape, but each value is JSON text: values nested too deep for the readers on the way |
-//! | `audit_synthesized` | paths of what was made up |
-//! | `audit_absent` | fields, as `actor.email`, that the decoder would yield and the event's JSON does not have |
-//! | `audit_span` | `span_id` and `trace_flags` of the span; the trace id is `metadata.correlation_uid` |
+//! [`crate::ocsf`] has the table of its members.
 //!
 //! The difference is computed from the same decisions that the encoder writes by, not by decoding. A property test holds the
 //! two together.
@@ -16,32 +9,12 @@ use serde_json::{Map, Value};
 use super::class::Class::{Api, Authentication, Base, File, Network, Process};
 use super::encode::email;
 use super::json::Json;
-use super::missing;
 use super::plan::{Plan, said};
 use super::synthesized::Synthesized;
 use crate::event::{
-    Absent, ActorInfo, EventMetadata, PolicyInfo, ResourceInfo, UNCLASSIFIED_CATEGORY_UID, UNCLASSIFIED_CLASS_UID,
+    Absent, ActorInfo, AuditEvent, EventMetadata, PolicyInfo, ResourceInfo, UNCLASSIFIED_CATEGORY_UID,
+    UNCLASSIFIED_CLASS_UID,
 };
-
-/// The fields of each object, in the order in which it writes them.
-pub(super) const EVENT: [&str; 12] = [
-    "time",
-    "class_uid",
-    "category_uid",
-    "severity_id",
-    "type_name",
-    "uid",
-    "action",
-    "outcome",
-    "actor",
-    "resource",
-    "policy",
-    "metadata",
-];
-pub(super) const ACTOR: [&str; 4] = ["user_id", "email", "org_id", "ip_address"];
-pub(super) const RESOURCE: [&str; 3] = ["resource_type", "resource_id", "attributes"];
-pub(super) const POLICY: [&str; 3] = ["policy_id", "policy_name", "policy_version"];
-pub(super) const METADATA: [&str; 4] = ["product_name", "vendor_name", "product_version", "hostname"];
 
 /// What the decoder reads for `resource` from the OCSF attributes.
 struct Readable<'a> {
@@ -116,7 +89,7 @@ impl<'a> Difference<'_, 'a, '_, '_> {
                 this.policy(policy);
             }
             this.metadata(&event.metadata);
-            this.extra(&event.extra, &EVENT);
+            this.extra(&event.extra, AuditEvent::FIELDS);
         });
     }
 
@@ -152,7 +125,7 @@ impl<'a> Difference<'_, 'a, '_, '_> {
             this.text("email", &actor.email, read.1);
             this.text("org_id", &actor.org_id, read.2);
             this.text("ip_address", &actor.ip_address, read.3);
-            this.extra(&actor.extra, &ACTOR);
+            this.extra(&actor.extra, ActorInfo::FIELDS);
         });
     }
 
@@ -204,7 +177,7 @@ impl<'a> Difference<'_, 'a, '_, '_> {
                     this.deep = true;
                 }
             }
-            this.extra(&resource.extra, &RESOURCE);
+            this.extra(&resource.extra, ResourceInfo::FIELDS);
         });
     }
 
@@ -215,14 +188,14 @@ impl<'a> Difference<'_, 'a, '_, '_> {
             if let Some(version) = policy.policy_version.filter(|_| !exists && !this.as_text) {
                 this.json.uint("policy_version", version);
             }
-            this.extra(&policy.extra, &POLICY);
+            this.extra(&policy.extra, PolicyInfo::FIELDS);
         });
     }
 
     fn metadata(&mut self, metadata: &EventMetadata) {
         self.nested("metadata", false, |this| {
             this.text("hostname", &metadata.hostname, said(&metadata.hostname));
-            this.extra(&metadata.extra, &METADATA);
+            this.extra(&metadata.extra, EventMetadata::FIELDS);
         });
     }
 
@@ -240,12 +213,11 @@ impl<'a> Difference<'_, 'a, '_, '_> {
 
 fn absent(plan: &Plan<'_>, json: &mut Json<'_>) {
     let event = plan.event;
-    let none = Absent::default();
     let mark = json.mark();
     json.array("audit_absent");
     let start = json.mark();
-    let mut list = |prefix: &'static str, missing: u16, names: &[&'static str]| {
-        for (_, name) in names.iter().enumerate().filter(|(bit, _)| missing & (1 << bit) != 0) {
+    let mut list = |prefix: &'static str, left_out: Absent, fields: &'static [&'static str]| {
+        for name in left_out.names(fields) {
             json.comma();
             json.raw("\"");
             json.raw(prefix);
@@ -253,21 +225,17 @@ fn absent(plan: &Plan<'_>, json: &mut Json<'_>) {
             json.raw("\"");
         }
     };
-    if event.absent != none {
-        list("", missing::fields(event, &EVENT), &EVENT);
+    list("", event.left_out(), AuditEvent::FIELDS);
+    if let Some(actor) = &event.actor {
+        list("actor.", actor.left_out(), ActorInfo::FIELDS);
     }
-    if let Some(actor) = event.actor.as_ref().filter(|actor| actor.absent != none) {
-        list("actor.", missing::fields(actor, &ACTOR), &ACTOR);
+    if let Some(resource) = &event.resource {
+        list("resource.", resource.left_out(), ResourceInfo::FIELDS);
     }
-    if let Some(resource) = event.resource.as_ref().filter(|resource| resource.absent != none) {
-        list("resource.", missing::fields(resource, &RESOURCE), &RESOURCE);
+    if let Some(policy) = &event.policy {
+        list("policy.", policy.left_out(), PolicyInfo::FIELDS);
     }
-    if let Some(policy) = event.policy.as_ref().filter(|policy| policy.absent != none) {
-        list("policy.", missing::fields(policy, &POLICY), &POLICY);
-    }
-    if event.metadata.absent != none {
-        list("metadata.", missing::fields(&event.metadata, &METADATA), &METADATA);
-    }
+    list("metadata.", event.metadata.left_out(), EventMetadata::FIELDS);
     if json.mark() == start { json.undo(mark) } else { json.end_array() }
 }
 

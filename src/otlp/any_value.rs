@@ -167,7 +167,7 @@ pub(crate) fn any_json(value: Option<&AnyValue>) -> String {
 /// JSON text of a decoded body: the OCSF event whose text the body was made from.
 ///
 /// `None` when the value has no such form (bytes, or a number JSON cannot hold).
-pub(crate) fn body_json(value: &ProtoValue) -> Option<String> {
+pub fn body_json(value: &ProtoValue) -> Option<String> {
     fn write(value: &ProtoValue, out: &mut String) -> Option<()> {
         match &value.value {
             None => out.push_str("null"),

@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
 mod collector;
+mod command;
 pub mod events;
 pub mod expected;
 mod program;
@@ -14,6 +15,7 @@ mod tls;
 mod victoria_logs;
 
 pub use collector::{Collector, TO_FILE};
+pub use command::{Ended, Running, Workplace};
 pub use program::{built, poll};
 pub use tls::TlsMaterial;
 pub use victoria_logs::VictoriaLogs;
