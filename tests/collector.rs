@@ -1,5 +1,5 @@
-//! The whole way to a real OpenTelemetry Collector: what its `file` exporter wrote, or what came out behind it, is what was
-//! emitted.
+//! The whole way to a real OpenTelemetry Collector: what its `file` exporter wrote, or what came out behind it, is what
+//! was emitted.
 
 mod support;
 
@@ -252,8 +252,13 @@ fn requests_that_a_collector_finds_too_large_are_halved() {
     for event in &mut events {
         event.extra.insert("note".into(), "x".repeat(4000).into());
     }
-    for protocol in [Protocol::Grpc, Protocol::HttpProtobuf, Protocol::HttpJson] {
-        arrives(&small, &events, |collector| otlp(protocol, collector));
+    for (protocol, compression) in [
+        (Protocol::Grpc, Compression::None),
+        (Protocol::Grpc, Compression::Gzip),
+        (Protocol::HttpProtobuf, Compression::None),
+        (Protocol::HttpJson, Compression::Gzip),
+    ] {
+        arrives(&small, &events, |collector| Otlp { compression, ..otlp(protocol, collector) });
     }
 }
 
@@ -268,13 +273,20 @@ fn an_event_that_a_collector_finds_too_large_becomes_a_dead_letter() {
         .replace("OTLP_HTTP}'", "OTLP_HTTP}', max_request_body_size: 1048576");
     let mut events = events::samples(5);
     events[2].extra.insert("note".into(), "x".repeat(1_047_000).into());
-    for (protocol, reason) in [
-        (Protocol::Grpc, "ResourceExhausted: grpc: received message larger than max"),
-        (Protocol::HttpProtobuf, "400 Bad Request: http: request body too large"),
+    for (protocol, compression, reason) in [
+        (Protocol::Grpc, Compression::None, "ResourceExhausted: grpc: received message larger than max"),
+        (
+            Protocol::Grpc,
+            Compression::Gzip,
+            "ResourceExhausted: grpc: received message after decompression larger than max",
+        ),
+        (Protocol::HttpProtobuf, Compression::None, "400 Bad Request: http: request body too large"),
+        (Protocol::HttpProtobuf, Compression::Gzip, "400 Bad Request: http: request body too large"),
     ] {
         let dir = TempDir::new().unwrap();
         let mut collector = Collector::start(&small, dir.path());
-        let (streamer, _) = start(config(otlp(protocol, &collector), dir.path()));
+        let otlp = Otlp { compression, ..otlp(protocol, &collector) };
+        let (streamer, _) = start(config(otlp, dir.path()));
         events.iter().for_each(|event| drop(streamer.emit(event).unwrap()));
         streamer.shutdown_blocking(PATIENCE).unwrap();
         collector.stop();
