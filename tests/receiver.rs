@@ -552,6 +552,16 @@ async fn omitted_and_unknown_fields_of_otlp_json_are_no_mistake() {
     assert_eq!(json(&AnyValue { value: Some(Any::DoubleValue(f64::NEG_INFINITY)) }), json!("-Infinity"));
 }
 
+/// As a Collector writes it.
+#[test]
+fn a_pair_without_a_key_has_an_empty_one() {
+    let text = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{
+        "body": {"kvlistValue": {"values": [{"value": {"intValue": "7"}}]}}}]}]}]}"#;
+    let request = parse_otlp_json(text.as_bytes()).unwrap();
+    let record = records(&request).next().unwrap();
+    assert_eq!(json(record.body.as_ref().unwrap()), json!({"": 7}));
+}
+
 #[tokio::test]
 async fn raw_answers_go_out_as_they_stand() {
     let raw = |status, headers: &[(&str, &str)], body: &str| Answer::Raw {

@@ -75,6 +75,10 @@ fn complete(value: &mut Value) {
                     list.entry("values").or_insert_with(|| Value::Array(Vec::new()));
                 }
             }
+            // Of a pair with an empty key a Collector writes the value alone.
+            if let Some(Value::Object(_)) = fields.get("value") {
+                fields.entry("key").or_insert_with(|| Value::from(""));
+            }
             fields.values_mut().for_each(complete);
         }
         _ => {}

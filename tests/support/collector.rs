@@ -9,11 +9,13 @@ use std::process::Command;
 use auditwire::receiver::{parse_otlp_json, records};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use prost::Message;
 
 use super::program::{Program, built, poll, start_on_free_ports};
 
 /// Both protocols to the file. A configuration finds its addresses and its file in the environment, and opens no
-/// port of its own for metrics. `append` keeps what was written before a restart.
+/// port of its own for metrics. `append` keeps what was written before a restart. Protobuf is quicker to read than
+/// the exporter's other format, JSON; a configuration may have either.
 pub const TO_FILE: &str = "
 receivers:
   otlp:
@@ -21,7 +23,7 @@ receivers:
       grpc: {endpoint: '${env:OTLP_GRPC}'}
       http: {endpoint: '${env:OTLP_HTTP}'}
 exporters:
-  file: {path: '${env:OUT}', append: true, flush_interval: 50ms}
+  file: {path: '${env:OUT}', append: true, format: proto, flush_interval: 50ms}
 service:
   telemetry: {metrics: {level: none}}
   pipelines:
@@ -30,6 +32,7 @@ service:
 
 pub struct Collector {
     program: Program,
+    config: PathBuf,
     out: PathBuf,
     /// How far the file was read, and what was in it.
     read: u64,
@@ -59,7 +62,7 @@ impl Collector {
             };
             Program::new(command, "Everything is ready", vec![grpc, http], log)
         });
-        Self { program, out, read: 0, requests: Vec::new() }
+        Self { program, config: config_path, out, read: 0, requests: Vec::new() }
     }
 
     pub fn otlp_grpc_addr(&self) -> SocketAddr {
@@ -70,19 +73,18 @@ impl Collector {
         self.program.ports[1]
     }
 
-    /// What the file exporter wrote until now, one request a line, as the batches came.
+    /// What the file exporter wrote until now, as the batches came.
     pub fn requests(&mut self) -> &[ExportLogsServiceRequest] {
         let Ok(mut file) = fs::File::open(&self.out) else { return &[] };
         file.seek(SeekFrom::Start(self.read)).unwrap();
         let mut more = Vec::new();
         file.read_to_end(&mut more).unwrap();
-        // The last line may still be in the making.
-        let complete = more.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        for line in more[..complete].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let request = parse_otlp_json(line).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(line)));
+        let mut rest = &more[..];
+        while let Some((request, length)) = first_request(rest) {
             self.requests.push(request);
+            self.read += length as u64;
+            rest = &rest[length..];
         }
-        self.read += complete as u64;
         &self.requests
     }
 
@@ -117,4 +119,23 @@ impl Collector {
         self.program.stop();
         self.program.start_again();
     }
+
+    /// The same with another configuration.
+    pub fn restart_with(&mut self, config: &str) {
+        fs::write(&self.config, config).unwrap();
+        self.restart();
+    }
+}
+
+/// A line of JSON, or protobuf behind its length in four bytes; nothing when its end is still in the making.
+fn first_request(bytes: &[u8]) -> Option<(ExportLogsServiceRequest, usize)> {
+    if bytes.first() == Some(&b'{') {
+        let end = bytes.iter().position(|byte| *byte == b'\n')?;
+        let line = &bytes[..end];
+        let request = parse_otlp_json(line).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(line)));
+        return Some((request, end + 1));
+    }
+    let (length, rest) = bytes.split_first_chunk()?;
+    let message = rest.get(..u32::from_be_bytes(*length) as usize)?;
+    Some((ExportLogsServiceRequest::decode(message).unwrap(), length.len() + message.len()))
 }

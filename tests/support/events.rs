@@ -1,10 +1,40 @@
 //! Audit events for tests: adversarial and realistic ones, from a seed.
 
+use auditwire::AuditEvent;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Map, Value, json};
+
+/// So many events as a user would have them, each another: those of the compatibility page again and again, a millisecond apart
+/// until now, of every severity, one in three with a trace context.
+pub(crate) fn samples(count: usize) -> Vec<AuditEvent> {
+    let samples: Vec<AuditEvent> =
+        include_str!("../data/compat/events.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let now = chrono::Utc::now();
+    let event = |n: usize| {
+        let mut event = samples[n % samples.len()].clone();
+        event.uid = format!("0c8f7c7e-3f3e-4c36-9b4c-{n:012x}");
+        event.severity_id = [0, 1, 2, 3, 4, 5, 6, 99][n / samples.len() % 8];
+        if n.is_multiple_of(3) {
+            event = event.with_extra("trace_id", format!("0af7651916cd43dd{n:016x}"));
+            event = event.with_extra("span_id", format!("b7ad6b71{:08x}", n + 1)).with_extra("trace_flags", n % 2);
+        }
+        event.with_time(now - chrono::Duration::milliseconds((count - n) as i64))
+    };
+    (0..count).map(event).collect()
+}
+
+/// [`samples`], with every tenth replaced by one that a parser may stumble over.
+pub(crate) fn mixed(count: usize) -> Vec<AuditEvent> {
+    let mut events = samples(count);
+    for (event, document) in events.iter_mut().step_by(10).zip(documents(7, count.div_ceil(10))) {
+        let uid = std::mem::take(&mut event.uid);
+        *event = AuditEvent { uid, ..serde_json::from_value(document).unwrap() };
+    }
+    events
+}
 
 // Strategies are boxed because, nested by value, they overflow the stack of a test thread.
 

@@ -9,6 +9,7 @@
 mod collector;
 mod command;
 pub mod events;
+pub mod expected;
 mod program;
 mod tls;
 mod victoria_logs;
