@@ -227,8 +227,8 @@ mod tests {
     use crate::jsonl::JsonLines;
     use crate::otlp::Envelope;
     use crate::pipeline::{self, Pipeline, Shared};
-    use crate::stream::Stream;
     use crate::receiver::{ANY_PORT, Answer, Options, Receiver, Script, Wait};
+    use crate::stream::Stream;
 
     /// Runs `test` with what pipelines share, on the runtime of the test, so that its clock is theirs.
     async fn with_shared<T>(test: impl AsyncFnOnce(&Shared<'_>, &Mutex<Vec<Notice>>) -> T) -> T {

@@ -104,11 +104,15 @@ impl fmt::Display for Error {
             }
             Kind::Spool(why) => write!(f, "the spool cannot be opened: {why}"),
             Kind::SpoolFull { why: None } => f.write_str("the spool is full, event not accepted"),
-            Kind::SpoolFull { why: Some(why) } => write!(f, "the disk has no room for the spool, event not accepted: {why}"),
+            Kind::SpoolFull { why: Some(why) } => {
+                write!(f, "the disk has no room for the spool, event not accepted: {why}")
+            }
             Kind::Poisoned { why } => {
                 write!(f, "the device failed under the spool, and whether the event was accepted is unknown: {why}")
             }
-            Kind::TooMany { events, max } => write!(f, "{events} events at once are more than the {max} that the queue holds"),
+            Kind::TooMany { events, max } => {
+                write!(f, "{events} events at once are more than the {max} that the queue holds")
+            }
             Kind::TooLarge { bytes, max } => {
                 write!(f, "the event is {bytes} bytes of OCSF JSON, more than the {max} accepted")
             }

@@ -72,8 +72,12 @@ impl Feed {
                 }
                 Next::Lost(damage) => {
                     let SeqRange { first, last } = damage.range;
-                    let gap =
-                        Gap { reason: Reason::Damage, events: last - first + 1, first_sequence: first, last_sequence: last };
+                    let gap = Gap {
+                        reason: Reason::Damage,
+                        events: last - first + 1,
+                        first_sequence: first,
+                        last_sequence: last,
+                    };
                     self.intake.announce(place, gap, Some(last));
                     self.intake.fed(last);
                     let (destination, why) = (self.intake.name.clone(), describe(&damage));

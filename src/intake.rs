@@ -109,7 +109,13 @@ impl Intake {
 
     /// Hands an event to the processor. The place is given back when the event is settled. `sequence` is its number in the spool,
     /// if it comes from there.
-    pub(crate) fn take(&self, place: SemaphorePermit<'_>, event: Arc<str>, observed: SystemTime, sequence: Option<u64>) {
+    pub(crate) fn take(
+        &self,
+        place: SemaphorePermit<'_>,
+        event: Arc<str>,
+        observed: SystemTime,
+        sequence: Option<u64>,
+    ) {
         place.forget();
         self.ledger.accept();
         if let (Some(spooled), Some(sequence)) = (&self.spooled, sequence) {

@@ -188,8 +188,7 @@ impl OtlpJson {
         ocsf::encode(event, mapping, None, &mut text);
         let text = String::from_utf8(text).expect("the encoder writes UTF-8");
         let mut record = self.logger.create_log_record();
-        record::fill(&mut record, text.into(), SystemTime::now(), &Limits::default())
-            .expect("our encoder writes JSON");
+        record::fill(&mut record, text.into(), SystemTime::now(), &Limits::default()).expect("our encoder writes JSON");
         let mut encoded = Vec::new();
         log_record(&record, Body::Map, &mut encoded);
         self.envelope.json(&encoded)

@@ -65,7 +65,9 @@ fn report(recovery: &Recovery, spool: &Spool, warn: impl Fn(String)) {
         }
     }
     if recovery.segments_gone {
-        warn(format!("ALARM: spool {dir}: its segments are gone; what was not delivered is lost, and how much is unknown"));
+        warn(format!(
+            "ALARM: spool {dir}: its segments are gone; what was not delivered is lost, and how much is unknown"
+        ));
     }
     for destination in &recovery.cursors_reset {
         warn(format!("spool {dir}: the cursor of {destination} was damaged; it gets again what the spool holds"));

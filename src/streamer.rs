@@ -539,7 +539,11 @@ impl Inner {
             })
             .filter(|part| part.events > 0)
             .collect();
-        Error::new(Kind::Undelivered { timeout, outstanding, kept: self.spool.as_ref().map(|spool| spool.dir().to_owned()) })
+        Error::new(Kind::Undelivered {
+            timeout,
+            outstanding,
+            kept: self.spool.as_ref().map(|spool| spool.dir().to_owned()),
+        })
     }
 
     /// Says once that the spool is nearly full, and again after it was not.

@@ -635,8 +635,7 @@ fn defect_12_dropping_the_last_handle_delivers_what_is_outstanding() {
 #[test]
 fn dropping_the_last_handle_with_a_dead_destination_says_what_is_lost() {
     let folder = TempDir::new().unwrap();
-    let mut config =
-        config(vec![destination("dead", DestinationKind::Otlp(Otlp::grpc(nobody())))], folder.path());
+    let mut config = config(vec![destination("dead", DestinationKind::Otlp(Otlp::grpc(nobody())))], folder.path());
     config.shutdown_timeout = Duration::from_millis(100);
     let (streamer, notices) = listened(config);
     streamer.emit(&event(0, 0)).unwrap();

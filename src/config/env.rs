@@ -213,7 +213,12 @@ fn spool(environment: &Environment) -> Result<Option<Spool>, ConfigError> {
     let block_timeout = environment.strict(AUDITWIRE_SPOOL_BLOCK_TIMEOUT, units::duration)?;
     let (Some(dir), Some(sync)) = (dir, mode.unwrap_or(Some(crate::spool::Sync::Always))) else { return Ok(None) };
     let default = Spool::new(dir);
-    Ok(Some(Spool { sync, max_bytes: max_bytes.map_or(default.max_bytes, |size| size as u64), block_timeout, ..default }))
+    Ok(Some(Spool {
+        sync,
+        max_bytes: max_bytes.map_or(default.max_bytes, |size| size as u64),
+        block_timeout,
+        ..default
+    }))
 }
 
 /// `sync`, `interval=DURATION`, or `memory`, which is no spool.
