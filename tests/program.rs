@@ -426,6 +426,27 @@ fn a_closed_standard_error_is_no_reason_to_fail() {
     }
 }
 
+#[test]
+fn a_check_sends_nothing_not_even_from_the_spool() {
+    let (place, port) = (Workplace::new(), DeadPort::new());
+    let spooled = |arguments: &[&str]| {
+        let mut send = place.auditwire(arguments);
+        send.env("AUDITWIRE_SPOOL_DIR", place.path("spool"));
+        place.run(&mut send)
+    };
+    spooled(&["send", EVENTS, "--to", &port.target(), "--timeout", "200ms"]).code(5).said(&["16 outstanding at otlp"]);
+    let ended = spooled(&["send", "--check", "--to", &port.target()]).code(0);
+    let [otlp, spool, dead_letters] = ended.stdout.lines().collect::<Vec<_>>()[..] else { panic!("{}", ended.stdout) };
+    assert!(otlp.starts_with(&format!("otlp: OTLP/gRPC to http://{}", port.1)), "{otlp}");
+    assert!(spool.ends_with("/spool") && dead_letters.ends_with("/dead-letters.jsonl"), "{}", ended.stdout);
+    assert_eq!(spooled(&["send", "--check", "--to", "stdout"]).code(0).stdout.lines().count(), 3);
+
+    // The next run, with nothing to read, delivers what was kept.
+    let out = format!("file={}", place.path("out.jsonl").display());
+    spooled(&["send", "--to", &out]).code(0).said(&["read 0, "]);
+    assert_eq!(ocsf_uids(&json_lines(&place.read("out.jsonl"))), event_uids());
+}
+
 /// Events that were accepted, standard input that stays open, and nobody who takes them.
 #[test]
 fn a_signal_leaves_a_bounded_grace_and_a_second_one_none() {
