@@ -20,6 +20,7 @@ use crate::event::Product;
 use crate::ocsf;
 use crate::retry::Backoff;
 use crate::secret::Secret;
+use crate::spool;
 
 /// Everything an [`AuditStreamer`](crate::AuditStreamer) needs to start.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +51,28 @@ pub struct Config {
     pub max_retries: u32,
     /// How long dropping the last handle waits for delivery. Default 5 s.
     pub shutdown_timeout: Duration,
+    /// The durable queue on disk; `None` (the default) keeps accepted events in memory.
+    pub spool: Option<Spool>,
+}
+
+/// The durable queue on disk: an event is accepted once it is there, and stays until every destination has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spool {
+    /// Its folder; created with mode 0700.
+    pub dir: PathBuf,
+    /// Bytes it may take. Default 1 GiB. What a full one does is [`Config::on_full`], where `drop` is not possible.
+    pub max_bytes: u64,
+    /// When an event is accepted. Default: when it is on the device.
+    pub sync: spool::Sync,
+    /// How long an emit waits for room under `on_full = block`. Default: as long as it takes.
+    pub block_timeout: Option<Duration>,
+}
+
+impl Spool {
+    /// A spool in a folder, all else default.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), max_bytes: 1 << 30, sync: spool::Sync::Always, block_timeout: None }
+    }
 }
 
 /// One destination.
@@ -307,6 +330,7 @@ impl Default for Config {
             max_event_bytes: 1 << 20,
             max_retries: 3,
             shutdown_timeout: Duration::from_secs(5),
+            spool: None,
         }
     }
 }

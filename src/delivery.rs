@@ -32,7 +32,7 @@ impl Delivery {
                 if let Err(Ended) = self.settle(batch).await {
                     self.intake.ledger.end();
                     while let Some(batch) = batches.recv().await {
-                        self.lose(batch.total());
+                        self.intake.lose(batch.total());
                     }
                 }
             }
@@ -69,9 +69,9 @@ impl Delivery {
                         // Which ones it does not say: all of the request go to the file, counted as what they are.
                         let delivered = part.len() as u64 - rejected;
                         self.dead_letter(part.events(), rejected, &why).await;
-                        self.credit(delivered, rejected);
+                        self.intake.settle(delivered, rejected);
                     } else {
-                        self.credit(part.len() as u64, 0);
+                        self.intake.settle(part.len() as u64, 0);
                     }
                 }
                 Sent::Refused { why } if part.len() == 1 => self.bury(part.events(), 1, &why).await,
@@ -81,7 +81,7 @@ impl Delivery {
                 }
                 Sent::Ended => {
                     let lost = part.len() + parts.iter().map(Batch::len).sum::<usize>();
-                    self.lose(lost as u64);
+                    self.intake.lose(lost as u64);
                     return Err(Ended);
                 }
             }
@@ -154,7 +154,7 @@ impl Delivery {
     /// Keeps refused events in the dead-letter file and settles them.
     async fn bury(&self, events: &[StringValue], rejected: u64, why: &str) {
         self.dead_letter(events, rejected, why).await;
-        self.credit(0, rejected);
+        self.intake.settle(0, rejected);
     }
 
     /// Returns once the dead letter is on disk: until then the events are nowhere else.
@@ -191,16 +191,6 @@ impl Delivery {
         }
     }
 
-    fn credit(&self, delivered: u64, rejected: u64) {
-        self.intake.ledger.settle(delivered, rejected);
-        self.intake.give_back(delivered + rejected);
-    }
-
-    fn lose(&self, events: u64) {
-        self.intake.ledger.settle_lost(events);
-        self.intake.give_back(events);
-    }
-
     fn name(&self) -> &str {
         &self.intake.name
     }
@@ -234,11 +224,11 @@ mod tests {
     use super::*;
     use crate::config::{Config, Destination, DestinationKind, Format, Otlp, Webhook};
     use crate::exporter::Encoding;
-    use crate::intake::shared;
     use crate::jsonl::JsonLines;
     use crate::otlp::Envelope;
     use crate::pipeline::{self, Pipeline, Shared};
     use crate::receiver::{ANY_PORT, Answer, Options, Receiver, Script, Wait};
+    use crate::stream::Stream;
 
     /// Runs `test` with what pipelines share, on the runtime of the test, so that its clock is theirs.
     async fn with_shared<T>(test: impl AsyncFnOnce(&Shared<'_>, &Mutex<Vec<Notice>>) -> T) -> T {
@@ -255,15 +245,18 @@ mod tests {
             listener: &(Arc::new(move |notice: &Notice| kept.lock().unwrap().push(notice.clone())) as _),
             extend: &|_, builder| builder,
             stop: &stop,
+            stream: &Arc::new(Stream::new(config.mapping, None)),
+            spool: None,
         };
         test(&shared, &notices).await
     }
 
     async fn delivered(pipeline: &Pipeline) {
-        let place = pipeline.intake.place().await.unwrap();
-        pipeline.intake.take(place, shared(br#"{"time":0,"metadata":{"uid":"u"}}"#), SystemTime::now());
-        pipeline.flush_soon();
-        assert!(pipeline.intake.ledger.settled(1).await);
+        let place = pipeline.intake.places(1).await.unwrap();
+        pipeline.intake.take(place, r#"{"time":0,"metadata":{"uid":"u"}}"#.into(), SystemTime::now(), None);
+        let intake = &pipeline.intake;
+        intake.flush_to(intake.mark());
+        assert!(intake.ledger.wait(|| intake.has_settled(1)).await);
     }
 
     /// Minutes pass in moments: the clock is paused, and jumps whenever everybody waits for it.
@@ -315,9 +308,9 @@ mod tests {
             let envelope = Envelope::new(shared.resource);
             let encoding = Encoding::Json { format: Format::Ocsf, separator: b'\n', envelope };
             let panics = Exporter::Panics(AtomicBool::new(false));
-            let pipeline = Pipeline::with_exporter("struck", panics, encoding, shared);
+            let pipeline = Pipeline::with_exporter("struck", panics, encoding, shared).unwrap();
             delivered(&pipeline).await;
-            let state = pipeline.intake.ledger.state("struck", "");
+            let state = pipeline.intake.state();
             assert_eq!((state.delivered, state.retries, state.outstanding), (1, 1, 0));
             let text = format!("{:?}", notices.lock().unwrap());
             assert!(text.contains("the exporter panicked: a defect in an exporter"), "{text}");

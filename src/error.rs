@@ -1,9 +1,11 @@
 //! The one error callers see.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::ConfigError;
+use crate::spool;
 
 /// Why a call did not do what it says. Ask with the `is_…` methods; the text is for people.
 #[derive(Debug, Clone)]
@@ -16,8 +18,16 @@ pub(crate) enum Kind {
     Config(ConfigError),
     /// The operating system gave no thread or runtime at start.
     Start(String),
+    /// The spool cannot be opened.
+    Spool(String),
     /// `on_full = refuse` and this destination's queue has no place.
     Full { destination: String },
+    /// The spool has no room, and may not wait for any (longer).
+    SpoolFull { why: Option<String> },
+    /// The device failed under the spool.
+    Poisoned { why: String },
+    /// More events at once than the queue holds.
+    TooMany { events: usize, max: usize },
     /// The event's OCSF JSON is larger than accepted.
     TooLarge { bytes: usize, max: usize },
     /// The streamer has been shut down.
@@ -25,7 +35,7 @@ pub(crate) enum Kind {
     /// A destination refused some of the events for good; they are in the dead-letter file.
     Rejected { events: u64, destination: String },
     /// Time ran out with events outstanding.
-    Undelivered { timeout: Duration, outstanding: Vec<Outstanding> },
+    Undelivered { timeout: Duration, outstanding: Vec<Outstanding>, kept: Option<PathBuf> },
 }
 
 /// What one destination has not confirmed.
@@ -51,12 +61,18 @@ impl Error {
 
     /// The queue is full and the event was not accepted by any destination.
     pub fn is_full(&self) -> bool {
-        matches!(self.0, Kind::Full { .. })
+        matches!(self.0, Kind::Full { .. } | Kind::SpoolFull { .. })
     }
 
-    /// The event is larger than `max_event_bytes` and was not accepted.
+    /// The device failed under the spool: whether the event was accepted is unknown until the spool is opened again, and nothing
+    /// more is accepted until then.
+    pub fn is_outcome_unknown(&self) -> bool {
+        matches!(self.0, Kind::Poisoned { .. })
+    }
+
+    /// The event is larger than `max_event_bytes`, or there are more events than the queue holds; none was accepted.
     pub fn is_too_large(&self) -> bool {
-        matches!(self.0, Kind::TooLarge { .. })
+        matches!(self.0, Kind::TooLarge { .. } | Kind::TooMany { .. })
     }
 
     /// The streamer has been shut down and the event was not accepted.
@@ -86,6 +102,17 @@ impl fmt::Display for Error {
             Kind::Full { destination } => {
                 write!(f, "the queue of destination {destination} is full, event not accepted")
             }
+            Kind::Spool(why) => write!(f, "the spool cannot be opened: {why}"),
+            Kind::SpoolFull { why: None } => f.write_str("the spool is full, event not accepted"),
+            Kind::SpoolFull { why: Some(why) } => {
+                write!(f, "the disk has no room for the spool, event not accepted: {why}")
+            }
+            Kind::Poisoned { why } => {
+                write!(f, "the device failed under the spool, and whether the event was accepted is unknown: {why}")
+            }
+            Kind::TooMany { events, max } => {
+                write!(f, "{events} events at once are more than the {max} that the queue holds")
+            }
             Kind::TooLarge { bytes, max } => {
                 write!(f, "the event is {bytes} bytes of OCSF JSON, more than the {max} accepted")
             }
@@ -96,7 +123,7 @@ impl fmt::Display for Error {
                     "destination {destination} refused {events} events for good; they are in the dead-letter file"
                 )
             }
-            Kind::Undelivered { timeout, outstanding } => {
+            Kind::Undelivered { timeout, outstanding, kept } => {
                 write!(f, "not delivered within {timeout:?}:")?;
                 for (index, part) in outstanding.iter().enumerate() {
                     let separator = if index == 0 { " " } else { "; " };
@@ -105,7 +132,10 @@ impl fmt::Display for Error {
                         write!(f, " ({error})")?;
                     }
                 }
-                Ok(())
+                match kept {
+                    Some(dir) => write!(f, "; kept in the spool {}", dir.display()),
+                    None => Ok(()),
+                }
             }
         }
     }
@@ -117,6 +147,17 @@ impl std::error::Error for Error {
             Kind::Config(error) => Some(error),
             _ => None,
         }
+    }
+}
+
+impl From<spool::AppendError> for Error {
+    fn from(error: spool::AppendError) -> Self {
+        Self(match error {
+            spool::AppendError::Full { source } => Kind::SpoolFull { why: source.map(|source| source.to_string()) },
+            spool::AppendError::TooLarge { bytes, max } => Kind::TooLarge { bytes: bytes as usize, max: max as usize },
+            spool::AppendError::Poisoned { source } => Kind::Poisoned { why: source.to_string() },
+            spool::AppendError::Closed => Kind::Closed,
+        })
     }
 }
 

@@ -3,23 +3,27 @@
 //! The SDK's processor drops what does not fit its queue. A credit is held for every record from the moment it is handed over to
 //! the moment it is settled, and there are only as many credits as the queue has places, so it always fits.
 
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _};
 use opentelemetry::{Context, StringValue};
-use opentelemetry_sdk::logs::SdkLogger;
+use opentelemetry_sdk::logs::{SdkLogger, SdkLoggerProvider};
+use tokio::runtime::Handle;
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit, TryAcquireError};
 
 use crate::config::Limits;
 use crate::dead_letter::{self, Refusal};
-use crate::event::{EventOutcome, ResourceInfo, new_audit_event};
+use crate::gap::{Gap, Reason};
 use crate::jsonl::JsonLines;
-use crate::ledger::Ledger;
+use crate::ledger::{DestinationState, Ledger};
 use crate::notice::{Listener, Notice};
-use crate::ocsf;
 use crate::record;
+use crate::spool::{Acker, Spool};
+use crate::stream::Stream;
 
 pub(crate) struct Intake {
     pub(crate) name: String,
@@ -29,19 +33,26 @@ pub(crate) struct Intake {
     pub(crate) dead_letters: Arc<JsonLines>,
     pub(crate) listener: Listener,
     logger: SdkLogger,
+    provider: SdkLoggerProvider,
+    runtime: Handle,
     credits: Semaphore,
     capacity: usize,
     limits: Limits,
-    mapping: ocsf::Mapping,
-    /// Events dropped since the last gap record.
+    stream: Arc<Stream>,
+    /// With a spool: how settlement is acknowledged to it.
+    spooled: Option<Spooled>,
+    /// Without one: events dropped since the last gap record.
     gap: Mutex<Option<Gap>>,
+    /// With a spool: the number up to which events shall be exported without waiting for a full batch; 0 for none.
+    flush_wanted: AtomicU64,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Gap {
-    events: u64,
-    first_sequence: u64,
-    last_sequence: u64,
+/// A destination's end of the spool.
+pub(crate) struct Spooled {
+    spool: Arc<Spool>,
+    acker: Acker,
+    /// Numbers of the records between the processor and their settlement, in order.
+    in_flight: Mutex<VecDeque<u64>>,
 }
 
 /// What an intake is made of.
@@ -49,9 +60,12 @@ pub(crate) struct Parts {
     pub(crate) name: String,
     pub(crate) target: String,
     pub(crate) logger: SdkLogger,
+    pub(crate) provider: SdkLoggerProvider,
+    pub(crate) runtime: Handle,
     pub(crate) capacity: usize,
     pub(crate) limits: Limits,
-    pub(crate) mapping: ocsf::Mapping,
+    pub(crate) stream: Arc<Stream>,
+    pub(crate) spooled: Option<Spooled>,
     pub(crate) dead_letters: Arc<JsonLines>,
     pub(crate) listener: Listener,
 }
@@ -65,38 +79,50 @@ impl Intake {
             dead_letters: parts.dead_letters,
             listener: parts.listener,
             logger: parts.logger,
+            provider: parts.provider,
+            runtime: parts.runtime,
             credits: Semaphore::new(parts.capacity),
             capacity: parts.capacity,
             limits: parts.limits,
-            mapping: parts.mapping,
+            stream: parts.stream,
+            spooled: parts.spooled,
             gap: Mutex::new(None),
+            flush_wanted: AtomicU64::new(0),
         }
     }
 
-    /// Waits for a place in the queue.
+    /// Waits for places in the queue.
     ///
     /// # Errors
     /// The intake has been closed.
-    pub(crate) async fn place(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
-        self.credits.acquire().await
+    pub(crate) async fn places(&self, count: u32) -> Result<SemaphorePermit<'_>, AcquireError> {
+        self.credits.acquire_many(count).await
     }
 
-    /// A place in the queue, if there is one now.
+    /// Places in the queue, if there are so many now.
     ///
     /// # Errors
-    /// There is none, or the intake has been closed.
-    pub(crate) fn place_now(&self) -> Result<SemaphorePermit<'_>, TryAcquireError> {
-        self.credits.try_acquire()
+    /// There are not, or the intake has been closed.
+    pub(crate) fn places_now(&self, count: u32) -> Result<SemaphorePermit<'_>, TryAcquireError> {
+        self.credits.try_acquire_many(count)
     }
 
-    /// Hands an event to the processor. The place is given back when the event is settled.
-    pub(crate) fn take(&self, place: SemaphorePermit<'_>, event: Arc<str>, observed: SystemTime) {
+    /// Hands an event to the processor. The place is given back when the event is settled. `sequence` is its number in the spool,
+    /// if it comes from there.
+    pub(crate) fn take(
+        &self,
+        place: SemaphorePermit<'_>,
+        event: Arc<str>,
+        observed: SystemTime,
+        sequence: Option<u64>,
+    ) {
         place.forget();
         self.ledger.accept();
+        if let (Some(spooled), Some(sequence)) = (&self.spooled, sequence) {
+            spooled.in_flight().push_back(sequence);
+        }
         if self.ledger.has_ended() {
-            self.ledger.settle_lost(1);
-            self.give_back(1);
-            return;
+            return self.lose(1);
         }
         let mut record = self.logger.create_log_record();
         if record::fill(&mut record, Arc::clone(&event), observed, &self.limits).is_err() {
@@ -119,60 +145,79 @@ impl Intake {
         let path = self.dead_letters.path().to_owned();
         match dead_letter::append(&self.dead_letters, refusal, &[event]) {
             Ok(()) => {
-                self.ledger.settle(0, 1);
                 let (destination, why) = (self.name.clone(), why.to_owned());
                 (self.listener)(&Notice::DeadLettered { destination, events: 1, why, path });
+                self.settle(0, 1);
             }
             Err(error) => {
-                self.ledger.settle_lost(1);
                 let why = format!("{error}; an event is lost because {why}");
                 (self.listener)(&Notice::DeadLetterFailed { path, why });
+                self.lose(1);
             }
         }
-        self.give_back(1);
+    }
+
+    /// Settles the oldest events outstanding.
+    pub(crate) fn settle(&self, delivered: u64, rejected: u64) {
+        self.acknowledge(delivered + rejected);
+        self.ledger.settle(delivered, rejected);
+        self.give_back(delivered + rejected);
+    }
+
+    /// Settles the oldest events outstanding as lost: their destination has ended for good.
+    pub(crate) fn lose(&self, events: u64) {
+        self.acknowledge(events);
+        self.ledger.settle_lost(events);
+        self.give_back(events);
+    }
+
+    fn acknowledge(&self, events: u64) {
+        let Some(spooled) = &self.spooled else { return };
+        let last = spooled.in_flight().drain(..events as usize).next_back();
+        if let Some(Err(error)) = last.map(|last| spooled.acker.ack(last)) {
+            // It counts in this process; if the process ends before it can be written, events are sent again.
+            let why = format!("the spool's cursor cannot be written: {error}");
+            if self.ledger.fail(&why) {
+                (self.listener)(&Notice::Warning { text: format!("{}: {why}", self.name) });
+            }
+        }
     }
 
     /// Counts an event that found no place under `on_full = drop`.
     pub(crate) fn drop_event(&self, sequence: u64) {
         self.ledger.drop_unaccepted();
-        let mut gap = self.gap.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gap = self.gap();
         match &mut *gap {
-            Some(gap) => {
-                gap.events += 1;
-                gap.last_sequence = sequence;
-            }
-            None => *gap = Some(Gap { events: 1, first_sequence: sequence, last_sequence: sequence }),
+            Some(gap) => gap.extend(sequence),
+            None => *gap = Some(Gap::one(Reason::QueueFull, sequence)),
         }
         drop(gap);
         // The queue may have emptied meanwhile, and then nothing else would announce it.
-        self.announce_gap();
+        self.announce_drops();
     }
 
     /// Gives back the places of settled events, and uses one to announce what was dropped meanwhile.
-    pub(crate) fn give_back(&self, places: u64) {
+    fn give_back(&self, places: u64) {
         self.credits.add_permits(usize::try_from(places).expect("no more places than the queue has"));
-        self.announce_gap();
+        self.announce_drops();
     }
 
-    fn announce_gap(&self) {
-        let mut waiting = self.gap.lock().unwrap_or_else(PoisonError::into_inner);
+    fn announce_drops(&self) {
+        let mut waiting = self.gap();
         if waiting.is_none() {
             return;
         }
         let Ok(place) = self.credits.try_acquire() else { return };
         let Some(gap) = waiting.take() else { return };
         drop(waiting);
-        let event = new_audit_event("audit_gap", "drop", EventOutcome::Error).with_resource(
-            ResourceInfo::new("audit_stream", &*self.name)
-                .with_attribute("reason", "queue_full")
-                .with_attribute("count", gap.events)
-                .with_attribute("first_sequence", gap.first_sequence)
-                .with_attribute("last_sequence", gap.last_sequence),
-        );
-        let mut text = Vec::new();
-        ocsf::encode(&event, &self.mapping, None, &mut text);
-        self.take(place, shared(&text), SystemTime::now());
+        self.announce(place, gap, None);
         (self.listener)(&Notice::Dropped { destination: self.name.clone(), events: gap.events });
+    }
+
+    /// Announces a loss in the stream itself. `sequence` is the last number of the gap, if it is one of the spool.
+    pub(crate) fn announce(&self, place: SemaphorePermit<'_>, gap: Gap, sequence: Option<u64>) {
+        let text = gap.event(&self.name, &self.stream);
+        self.take(place, text.into(), SystemTime::now(), sequence);
     }
 
     /// From now on nothing gets a place; those who wait for one hear so.
@@ -180,11 +225,68 @@ impl Intake {
         self.credits.close();
     }
 
+    /// Events accepted and not settled.
+    pub(crate) fn outstanding(&self) -> u64 {
+        match &self.spooled {
+            Some(spooled) => spooled.spool.durable_seq().saturating_sub(spooled.acker.acked()),
+            None => {
+                // Read in this order, an event between the two reads counts as outstanding, never as negative.
+                let settled = self.ledger.settled();
+                self.ledger.accepted().saturating_sub(settled)
+            }
+        }
+    }
+
+    /// What [`settled`](Self::settled) has to reach for everything accepted so far.
+    pub(crate) fn mark(&self) -> u64 {
+        match &self.spooled {
+            Some(spooled) => spooled.spool.durable_seq(),
+            None => self.ledger.accepted(),
+        }
+    }
+
+    /// Whether everything accepted before [`mark`](Self::mark) was taken is settled.
+    pub(crate) fn has_settled(&self, mark: u64) -> bool {
+        match &self.spooled {
+            Some(spooled) => spooled.acker.acked() >= mark,
+            // The queue is first-in first-out, so that counts tell which events those are.
+            None => self.ledger.settled() >= mark,
+        }
+    }
+
+    /// Has everything up to a [`mark`](Self::mark) exported without waiting for a full batch.
+    pub(crate) fn flush_to(&self, mark: u64) {
+        if self.spooled.is_some() {
+            // What the feed has not handed over yet is flushed when it has.
+            self.flush_wanted.fetch_max(mark, Ordering::SeqCst);
+        }
+        self.flush_soon();
+    }
+
+    /// Called by the feed after it handed over a number.
+    pub(crate) fn fed(&self, sequence: u64) {
+        let wanted = self.flush_wanted.load(Ordering::SeqCst);
+        if wanted != 0 && sequence >= wanted {
+            // A later wish that came in between stays.
+            let _ = self.flush_wanted.compare_exchange(wanted, 0, Ordering::SeqCst, Ordering::SeqCst);
+            self.flush_soon();
+        }
+    }
+
+    /// Makes the processor export what it holds, without waiting for it. The SDK's own flush waits, five seconds at most, so it
+    /// has a thread to itself; its result says little and is not used: the ledger knows.
+    fn flush_soon(&self) {
+        let provider = self.provider.clone();
+        self.runtime.spawn_blocking(move || provider.force_flush());
+    }
+
     /// Waits until nothing is outstanding, nothing is on its way in, and every drop has been announced; returns early when that
     /// will not be, because delivery stopped.
     pub(crate) async fn idle(&self) {
         while !self.is_idle() {
-            if !self.ledger.settled(self.ledger.accepted()).await {
+            let mark = self.mark();
+            self.flush_to(mark);
+            if !self.ledger.wait(|| self.has_settled(mark)).await {
                 return;
             }
             // Settled, and yet not idle: a caller is between its place and its event, for microseconds.
@@ -193,12 +295,24 @@ impl Intake {
     }
 
     fn is_idle(&self) -> bool {
-        let announced = self.gap.lock().unwrap_or_else(PoisonError::into_inner).is_none();
-        announced && self.credits.available_permits() == self.capacity
+        self.outstanding() == 0 && self.gap().is_none() && self.credits.available_permits() == self.capacity
+    }
+
+    pub(crate) fn state(&self) -> DestinationState {
+        self.ledger.state(&self.name, &self.target, self.outstanding())
+    }
+
+    fn gap(&self) -> MutexGuard<'_, Option<Gap>> {
+        self.gap.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The JSON text of an event, shared by the destinations.
-pub(crate) fn shared(text: &[u8]) -> Arc<str> {
-    Arc::from(std::str::from_utf8(text).expect("the encoder writes UTF-8"))
+impl Spooled {
+    pub(crate) fn new(spool: Arc<Spool>, acker: Acker) -> Self {
+        Self { spool, acker, in_flight: Mutex::default() }
+    }
+
+    fn in_flight(&self) -> MutexGuard<'_, VecDeque<u64>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

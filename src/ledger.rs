@@ -84,25 +84,22 @@ impl Ledger {
         self.rejected.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn outstanding(&self) -> u64 {
-        // Read in this order, an event between the two reads counts as outstanding, never as negative.
-        let settled = self.settled.load(Ordering::SeqCst);
-        self.accepted().saturating_sub(settled)
+    /// What is no longer outstanding.
+    pub(crate) fn settled(&self) -> u64 {
+        self.settled.load(Ordering::SeqCst)
     }
 
     pub(crate) fn last_error(&self) -> Option<String> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until the first `mark` accepted events are settled; `false` when that will not be, because delivery stopped.
-    ///
-    /// The queue is first-in first-out, so that counts tell which events those are.
-    pub(crate) async fn settled(&self, mark: u64) -> bool {
+    /// Waits for a settlement after which `enough` holds; `false` when that will not be, because delivery stopped.
+    pub(crate) async fn wait(&self, enough: impl Fn() -> bool) -> bool {
         loop {
             let settlement = self.settlement.notified();
             tokio::pin!(settlement);
             settlement.as_mut().enable();
-            if self.settled.load(Ordering::SeqCst) >= mark {
+            if enough() {
                 return true;
             }
             if self.stopped.load(Ordering::SeqCst) {
@@ -112,13 +109,13 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn state(&self, name: &str, target: &str) -> DestinationState {
+    pub(crate) fn state(&self, name: &str, target: &str, outstanding: u64) -> DestinationState {
         let delivered = self.delivered.load(Ordering::Relaxed);
         DestinationState {
             name: name.to_owned(),
             target: target.to_owned(),
-            outstanding: self.outstanding(),
-            accepted: self.accepted(),
+            outstanding,
+            accepted: self.settled() + outstanding,
             delivered,
             rejected: self.rejected(),
             dropped: self.dropped.load(Ordering::Relaxed),
@@ -137,7 +134,7 @@ pub struct DestinationState {
     pub name: String,
     /// Where it is, without secrets.
     pub target: String,
-    /// Events accepted for it.
+    /// Events accepted for it; with a spool, those that an earlier process left there are among them.
     pub accepted: u64,
     /// Events it confirmed.
     pub delivered: u64,

@@ -81,16 +81,21 @@ pub mod receiver;
 pub mod record;
 pub mod retry;
 pub mod secret;
+pub mod spool;
 
 mod dead_letter;
 mod delivery;
 mod exporter;
+mod feed;
+mod gap;
 mod intake;
 mod json;
 mod jsonl;
 mod ledger;
 mod otlp;
 mod pipeline;
+mod spooling;
+mod stream;
 mod streamer;
 
 #[cfg(doctest)]

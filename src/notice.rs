@@ -64,6 +64,17 @@ pub enum Notice {
         /// How many events the gap record counts.
         events: u64,
     },
+    /// Events were lost before a destination could have them (damage of the spool); a gap record announces them in its stream.
+    Lost {
+        /// Name of the destination.
+        destination: String,
+        /// Sequence number of the first.
+        first: u64,
+        /// Sequence number of the last.
+        last: u64,
+        /// Why, and where the damaged bytes are kept.
+        why: String,
+    },
     /// A destination has ended for good (the reader of standard output has gone); its events are lost there.
     Ended {
         /// Name of the destination.
@@ -100,6 +111,9 @@ impl fmt::Display for Notice {
             Self::Remark { destination, text } => write!(f, "{destination} accepted everything and says: {text}"),
             Self::Dropped { destination, events } => {
                 write!(f, "{destination}: the queue was full, {events} events were dropped there")
+            }
+            Self::Lost { destination, first, last, why } => {
+                write!(f, "{destination}: events {first} to {last} are lost: {why}")
             }
             Self::Ended { destination, why } => write!(f, "{destination} has ended: {why}"),
         }

@@ -20,7 +20,6 @@ use prost::Message;
 
 use crate::config::{Body, Limits};
 use crate::event::AuditEvent;
-use crate::intake::shared;
 use crate::json::{Reader, Value};
 use crate::{ocsf, pipeline, record};
 use wire::{bytes, fixed32, fixed64, nested, varint_field};
@@ -187,9 +186,9 @@ impl OtlpJson {
     pub fn line(&self, event: &AuditEvent, mapping: &ocsf::Mapping) -> Vec<u8> {
         let mut text = Vec::new();
         ocsf::encode(event, mapping, None, &mut text);
+        let text = String::from_utf8(text).expect("the encoder writes UTF-8");
         let mut record = self.logger.create_log_record();
-        record::fill(&mut record, shared(&text), SystemTime::now(), &Limits::default())
-            .expect("our encoder writes JSON");
+        record::fill(&mut record, text.into(), SystemTime::now(), &Limits::default()).expect("our encoder writes JSON");
         let mut encoded = Vec::new();
         log_record(&record, Body::Map, &mut encoded);
         self.envelope.json(&encoded)

@@ -1,6 +1,8 @@
 //! One destination: its logger provider with the SDK's batch log processor, our exporter in it, and the delivery task behind.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use opentelemetry::logs::LoggerProvider as _;
 use opentelemetry::{InstrumentationScope, KeyValue};
@@ -12,13 +14,17 @@ use opentelemetry_sdk::logs::{
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{Config, ConfigError, Destination};
+use crate::config::{Config, Destination};
 use crate::delivery::Delivery;
+use crate::error::{Error, Kind};
 use crate::exporter::{self, Encoding, Exporter};
-use crate::intake::{Intake, Parts};
+use crate::feed::Feed;
+use crate::intake::{Intake, Parts, Spooled};
 use crate::jsonl::JsonLines;
 use crate::notice::Listener;
 use crate::otlp::{SCOPE_NAME, SCOPE_VERSION};
+use crate::spool::{Spool, Start};
+use crate::stream::Stream;
 
 /// Adds what the user wants to see records before they are exported: processors of their own, stock exporters.
 pub(crate) type Extend = dyn Fn(&str, LoggerProviderBuilder) -> LoggerProviderBuilder + Send + Sync;
@@ -26,7 +32,8 @@ pub(crate) type Extend = dyn Fn(&str, LoggerProviderBuilder) -> LoggerProviderBu
 pub(crate) struct Pipeline {
     pub(crate) intake: Arc<Intake>,
     provider: SdkLoggerProvider,
-    runtime: Handle,
+    /// With a spool: the thread that feeds from it, until it is joined.
+    feed: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What all pipelines of a streamer share.
@@ -38,15 +45,32 @@ pub(crate) struct Shared<'a> {
     pub(crate) listener: &'a Listener,
     pub(crate) extend: &'a Extend,
     pub(crate) stop: &'a watch::Receiver<bool>,
+    pub(crate) stream: &'a Arc<Stream>,
+    pub(crate) spool: Option<&'a Arc<Spool>>,
 }
 
 impl Pipeline {
-    pub(crate) fn start(destination: &Destination, shared: &Shared<'_>) -> Result<Self, ConfigError> {
+    pub(crate) fn start(destination: &Destination, shared: &Shared<'_>) -> Result<Self, Error> {
         let (exporter, encoding) = Exporter::new(destination, shared.resource)?;
-        Ok(Self::with_exporter(&destination.name, exporter, encoding, shared))
+        Self::with_exporter(&destination.name, exporter, encoding, shared)
     }
 
-    pub(crate) fn with_exporter(name: &str, exporter: Exporter, encoding: Encoding, shared: &Shared<'_>) -> Self {
+    pub(crate) fn with_exporter(
+        name: &str,
+        exporter: Exporter,
+        encoding: Encoding,
+        shared: &Shared<'_>,
+    ) -> Result<Self, Error> {
+        let spooled = match shared.spool {
+            // A destination that is new to the spool gets what the spool still holds.
+            Some(spool) => {
+                let reader = spool.reader(name, Start::Oldest).map_err(|error| {
+                    Error::new(Kind::Spool(format!("no cursor for {name} in {}: {error}", spool.dir().display())))
+                })?;
+                Some((reader, Arc::clone(spool)))
+            }
+            None => None,
+        };
         let config = shared.config;
         let batch = config.batch;
         let processor_config = BatchConfigBuilder::default()
@@ -67,9 +91,12 @@ impl Pipeline {
             name: name.to_owned(),
             target: exporter.target(),
             logger: provider.logger_with_scope(scope),
+            provider: provider.clone(),
+            runtime: shared.runtime.clone(),
             capacity: batch.max_queue_size,
             limits: config.limits,
-            mapping: config.mapping,
+            stream: Arc::clone(shared.stream),
+            spooled: spooled.as_ref().map(|(reader, spool)| Spooled::new(Arc::clone(spool), reader.acker())),
             dead_letters: Arc::clone(shared.dead_letters),
             listener: Arc::clone(shared.listener),
         }));
@@ -80,20 +107,41 @@ impl Pipeline {
             max_retries: config.max_retries,
         };
         shared.runtime.spawn(delivery.run(encoded, shared.stop.clone()));
-        Self { intake, provider, runtime: shared.runtime.clone() }
+        let feed = match spooled {
+            Some((reader, _)) => {
+                let (stream, backoff) = (Arc::clone(shared.stream), config.backoff);
+                let feed = Feed { reader, intake: Arc::clone(&intake), stream, backoff };
+                let thread = std::thread::Builder::new().name("auditwire-feed".into()).spawn(move || feed.run());
+                Some(thread.map_err(|error| Error::new(Kind::Start(error.to_string())))?)
+            }
+            None => None,
+        };
+        Ok(Self { intake, provider, feed: Mutex::new(feed) })
     }
 
-    /// Makes the processor export what it holds, without waiting for it. The SDK's own flush waits, five seconds at most, so it
-    /// has a thread to itself; its result says little and is not used: the ledger knows.
-    pub(crate) fn flush_soon(&self) {
-        let provider = self.provider.clone();
-        self.runtime.spawn_blocking(move || provider.force_flush());
-    }
-
-    /// Refuses those who still wait for a place, and gives the provider to be shut down, which takes time.
-    pub(crate) fn end(&self) -> SdkLoggerProvider {
+    /// Refuses those who still wait for a place, and gives what takes time to end.
+    pub(crate) fn end(&self) -> Ending {
         self.intake.close();
-        self.provider.clone()
+        let feed = self.feed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ending { provider: self.provider.clone(), feed }
+    }
+}
+
+/// The threads of a pipeline that has stopped.
+pub(crate) struct Ending {
+    provider: SdkLoggerProvider,
+    feed: Option<JoinHandle<()>>,
+}
+
+impl Ending {
+    /// Returns once the threads are gone; a processor of the user's may hold its own up for a second.
+    pub(crate) fn wait(self) {
+        // What is outstanding has been told; the SDK's result knows no better.
+        let _ = self.provider.shutdown_with_timeout(Duration::from_secs(1));
+        if let Some(feed) = self.feed {
+            // A panic there has been printed, and there is nothing left for it to do.
+            let _ = feed.join();
+        }
     }
 }
 

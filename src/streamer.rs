@@ -17,12 +17,15 @@ use crate::config::stream::AuditStreamConfig;
 use crate::config::{Config, ConfigError, OnFull, Sync};
 use crate::error::{Error, Kind, Outstanding};
 use crate::event::{self, AuditEvent};
-use crate::intake::shared;
+use crate::feed;
 use crate::jsonl::JsonLines;
 use crate::ledger::DestinationState;
 use crate::notice::{self, Listener, Notice};
 use crate::ocsf;
-use crate::pipeline::{self, Extend, Pipeline, Shared};
+use crate::pipeline::{self, Ending, Extend, Pipeline, Shared};
+use crate::spool::Spool;
+use crate::spooling;
+use crate::stream::Stream;
 
 /// Streams audit events to the destinations of its configuration.
 ///
@@ -37,7 +40,8 @@ pub struct AuditStreamer {
 /// Proof that an event has been accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Receipt {
-    /// Position in this streamer's stream, from 1. Events emitted by one thread have rising numbers.
+    /// Its number in the stream, dense from 1 (`metadata.sequence` of the delivered event). The stream is the spool's, over all
+    /// restarts, or this streamer's. Events emitted by one thread have rising numbers.
     pub sequence: u64,
     /// The event's own identity.
     pub uid: String,
@@ -46,7 +50,7 @@ pub struct Receipt {
 /// A streamer's books at a moment. Counts since the start.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct State {
-    /// Events accepted.
+    /// Events accepted by this streamer.
     pub accepted: u64,
     /// Each destination's books.
     pub destinations: Vec<DestinationState>,
@@ -63,16 +67,27 @@ struct Inner {
     pipelines: Vec<Pipeline>,
     /// Why every call fails: the compatible constructor cannot fail itself.
     broken: Option<Error>,
-    on_full: OnFull,
-    mapping: ocsf::Mapping,
-    max_event_bytes: usize,
-    shutdown_timeout: Duration,
-    sequence: AtomicU64,
+    settings: Settings,
+    stream: Arc<Stream>,
+    spool: Option<Arc<Spool>>,
+    /// Events accepted by this streamer. Without a spool they are numbered by it.
+    accepted: AtomicU64,
     closed: AtomicBool,
     stop: watch::Sender<bool>,
     /// Taken when the last handle goes.
     runtime: Mutex<Option<Runtime>>,
     listener: Listener,
+    /// Whether the spool's being nearly full has been said.
+    nearly_full: AtomicBool,
+}
+
+/// What of the configuration is needed at every event.
+#[derive(Debug, Clone, Copy)]
+struct Settings {
+    on_full: OnFull,
+    max_queue_size: usize,
+    max_event_bytes: usize,
+    shutdown_timeout: Duration,
 }
 
 impl Builder {
@@ -124,44 +139,71 @@ impl Builder {
             .enable_all()
             .build()
             .map_err(|error| Error::new(Kind::Start(error.to_string())))?;
-        let (stop, stopped) = watch::channel(false);
-        let resource = pipeline::resource(&config.resource);
-        let dead_letters = Arc::new(JsonLines::new(&config.dead_letter_path, Sync::Batch));
-        let parts = Shared {
-            config: &config,
-            resource: &resource,
-            runtime: runtime.handle(),
-            dead_letters: &dead_letters,
-            listener: &listener,
-            extend: &*extend,
-            stop: &stopped,
-        };
-        let destinations = if config.disabled.is_some() { &[][..] } else { &config.destinations };
-        let pipelines = destinations.iter().map(|destination| Pipeline::start(destination, &parts)).collect();
-        let pipelines = match pipelines {
-            Ok(pipelines) => pipelines,
+        let assembled = assemble(&config, &listener, &*extend, &runtime);
+        let (pipelines, stream, spool, stop) = match assembled {
+            Ok(assembled) => assembled,
             Err(error) => {
                 // A runtime may not be dropped where the caller may be: inside another one.
                 runtime.shutdown_background();
-                return Err(error.into());
+                return Err(error);
             }
         };
         Ok(AuditStreamer {
             inner: Arc::new(Inner {
                 pipelines,
                 broken: None,
-                on_full: config.on_full,
-                mapping: config.mapping,
-                max_event_bytes: config.max_event_bytes,
-                shutdown_timeout: config.shutdown_timeout,
-                sequence: AtomicU64::new(0),
+                settings: Settings {
+                    on_full: config.on_full,
+                    max_queue_size: config.batch.max_queue_size,
+                    max_event_bytes: config.max_event_bytes,
+                    shutdown_timeout: config.shutdown_timeout,
+                },
+                stream,
+                spool,
+                accepted: AtomicU64::new(0),
                 closed: AtomicBool::new(false),
                 stop,
                 runtime: Mutex::new(Some(runtime)),
                 listener,
+                nearly_full: AtomicBool::new(false),
             }),
         })
     }
+}
+
+type Assembled = (Vec<Pipeline>, Arc<Stream>, Option<Arc<Spool>>, watch::Sender<bool>);
+
+fn assemble(config: &Config, listener: &Listener, extend: &Extend, runtime: &Runtime) -> Result<Assembled, Error> {
+    let destinations = if config.disabled.is_some() { &[][..] } else { &config.destinations };
+    let spool = match &config.spool {
+        Some(spool) if config.disabled.is_none() => Some(spooling::open(spool, config, listener)?),
+        _ => None,
+    };
+    let stream = Arc::new(Stream::new(config.mapping, spool.as_ref().map(|spool| spool.id())));
+    let (stop, stopped) = watch::channel(false);
+    let shared = Shared {
+        config,
+        resource: &pipeline::resource(&config.resource),
+        runtime: runtime.handle(),
+        dead_letters: &Arc::new(JsonLines::new(&config.dead_letter_path, Sync::Batch)),
+        listener,
+        extend,
+        stop: &stopped,
+        stream: &stream,
+        spool: spool.as_ref(),
+    };
+    let pipelines: Result<Vec<_>, _> =
+        destinations.iter().map(|destination| Pipeline::start(destination, &shared)).collect();
+    let pipelines = pipelines.inspect_err(|_| {
+        // The feeds of those that did start wait on it.
+        if let Some(spool) = &spool {
+            let _ = spool.close();
+        }
+    })?;
+    if let Some(spool) = &spool {
+        spooling::announce_strangers(spool, destinations, listener);
+    }
+    Ok((pipelines, stream, spool, stop))
 }
 
 impl AuditStreamer {
@@ -182,15 +224,20 @@ impl AuditStreamer {
                 inner: Arc::new(Inner {
                     pipelines: Vec::new(),
                     broken: Some(error),
-                    on_full: OnFull::Refuse,
-                    mapping: ocsf::Mapping::default(),
-                    max_event_bytes: 0,
-                    shutdown_timeout: Duration::ZERO,
-                    sequence: AtomicU64::new(0),
+                    settings: Settings {
+                        on_full: OnFull::Refuse,
+                        max_queue_size: 0,
+                        max_event_bytes: 0,
+                        shutdown_timeout: Duration::ZERO,
+                    },
+                    stream: Arc::new(Stream::new(ocsf::Mapping::default(), None)),
+                    spool: None,
+                    accepted: AtomicU64::new(0),
                     closed: AtomicBool::new(false),
                     stop: watch::channel(true).0,
                     runtime: Mutex::new(None),
                     listener: Arc::new(notice::to_stderr),
+                    nearly_full: AtomicBool::new(false),
                 }),
             }
         })
@@ -209,29 +256,58 @@ impl AuditStreamer {
         Builder { config, listener: Arc::new(notice::to_stderr), extend: Box::new(|_, builder| builder) }
     }
 
-    /// Accepts an event for all destinations, from code without async. Under `on_full = block` it waits, blocking the thread, while
-    /// a destination's queue is full.
+    /// Accepts an event for all destinations, from code without async: it is on disk when this returns (with a spool), or in each
+    /// destination's queue. Under `on_full = block` it waits, blocking the thread, while there is no room.
     ///
     /// # Errors
-    /// [`is_full`](Error::is_full) under `on_full = refuse`, [`is_too_large`](Error::is_too_large),
-    /// [`is_closed`](Error::is_closed), [`is_config`](Error::is_config). No destination has got the event then.
+    /// [`is_full`](Error::is_full), [`is_too_large`](Error::is_too_large), [`is_closed`](Error::is_closed),
+    /// [`is_config`](Error::is_config): no destination has got the event.
+    /// [`is_outcome_unknown`](Error::is_outcome_unknown) when the device failed under the spool.
     pub fn emit(&self, event: &AuditEvent) -> Result<Receipt, Error> {
-        match self.accept_now(event)? {
-            Admission::Accepted(receipt) => Ok(receipt),
-            Admission::MustWait(text) => pollster::block_on(self.accept(event, text)),
+        let mut receipts = self.emit_all(std::slice::from_ref(event))?;
+        Ok(receipts.pop().expect("one event, one receipt"))
+    }
+
+    /// [`emit`](Self::emit) for several events, with consecutive numbers: all of them or none. With a spool they share one sync.
+    ///
+    /// # Errors
+    /// As [`emit`](Self::emit). [`is_too_large`](Error::is_too_large) also for more events than the queue holds.
+    pub fn emit_all(&self, events: &[AuditEvent]) -> Result<Vec<Receipt>, Error> {
+        let mapped = self.map(events)?;
+        if let Some(spool) = &self.inner.spool {
+            let first = spool.append_all(&mapped.records())?;
+            return Ok(self.spooled(events, first));
+        }
+        match self.places_now(events.len())? {
+            Some(places) => self.hand_over(events, &mapped, places),
+            None => self.hand_over(events, &mapped, pollster::block_on(self.places(events.len()))?),
         }
     }
 
-    /// Accepts an event for all destinations. Under `on_full = block` it waits while a destination's queue is full.
+    /// Accepts an event for all destinations, as [`emit`](Self::emit) does, without blocking the thread while it waits.
     ///
     /// A full batch is sent without further calls, a smaller one after the schedule delay.
     ///
     /// # Errors
     /// As [`emit`](Self::emit).
     pub async fn queue_event(&self, event: AuditEvent) -> Result<Receipt, Error> {
-        match self.accept_now(&event)? {
-            Admission::Accepted(receipt) => Ok(receipt),
-            Admission::MustWait(text) => self.accept(&event, text).await,
+        let mut receipts = self.queue_all(std::slice::from_ref(&event)).await?;
+        Ok(receipts.pop().expect("one event, one receipt"))
+    }
+
+    /// [`emit_all`](Self::emit_all) without blocking the thread while it waits.
+    ///
+    /// # Errors
+    /// As [`emit_all`](Self::emit_all).
+    pub async fn queue_all(&self, events: &[AuditEvent]) -> Result<Vec<Receipt>, Error> {
+        let mapped = self.map(events)?;
+        if let Some(spool) = &self.inner.spool {
+            let first = spool.append_all_async(&mapped.records()).await?;
+            return Ok(self.spooled(events, first));
+        }
+        match self.places_now(events.len())? {
+            Some(places) => self.hand_over(events, &mapped, places),
+            None => self.hand_over(events, &mapped, self.places(events.len()).await?),
         }
     }
 
@@ -242,8 +318,9 @@ impl AuditStreamer {
     /// [`is_rejected`](Error::is_rejected) when a destination refused events for good meanwhile.
     pub async fn stream_events(&self, events: Vec<AuditEvent>) -> Result<(), Error> {
         let rejected_before: Vec<_> = self.pipelines().map(|pipeline| pipeline.intake.ledger.rejected()).collect();
-        for event in events {
-            self.queue_event(event).await?;
+        let at_once = if self.inner.spool.is_some() { EVENTS_AT_ONCE } else { 1 };
+        for events in events.chunks(at_once) {
+            self.queue_all(events).await?;
         }
         self.flush().await?;
         for (pipeline, before) in self.pipelines().zip(rejected_before) {
@@ -264,32 +341,30 @@ impl AuditStreamer {
         let marks: Vec<_> = self
             .pipelines()
             .map(|pipeline| {
-                let mark = pipeline.intake.ledger.accepted();
-                pipeline.flush_soon();
+                let mark = pipeline.intake.mark();
+                pipeline.intake.flush_to(mark);
                 mark
             })
             .collect();
         let mut complete = true;
         for (pipeline, mark) in self.pipelines().zip(marks) {
-            complete &= pipeline.intake.ledger.settled(mark).await;
+            let intake = &pipeline.intake;
+            complete &= intake.ledger.wait(|| intake.has_settled(mark)).await;
         }
-        if complete { Ok(()) } else { Err(undelivered(&self.inner.pipelines, Duration::ZERO)) }
+        if complete { Ok(()) } else { Err(self.inner.undelivered(Duration::ZERO)) }
     }
 
     /// Events accepted and not yet delivered to the destination that is furthest behind.
     pub async fn buffered_count(&self) -> usize {
-        let outstanding = self.pipelines().map(|pipeline| pipeline.intake.ledger.outstanding()).max();
+        let outstanding = self.pipelines().map(|pipeline| pipeline.intake.outstanding()).max();
         usize::try_from(outstanding.unwrap_or(0)).unwrap_or(usize::MAX)
     }
 
     /// The books of this streamer and its destinations.
     pub fn state(&self) -> State {
         State {
-            accepted: self.inner.sequence.load(Ordering::Relaxed),
-            destinations: self
-                .pipelines()
-                .map(|pipeline| pipeline.intake.ledger.state(&pipeline.intake.name, &pipeline.intake.target))
-                .collect(),
+            accepted: self.inner.accepted.load(Ordering::Relaxed),
+            destinations: self.pipelines().map(|pipeline| pipeline.intake.state()).collect(),
         }
     }
 
@@ -326,73 +401,107 @@ impl AuditStreamer {
         }
     }
 
-    /// Maps the event and accepts it, unless a place has to be waited for.
-    fn accept_now(&self, event: &AuditEvent) -> Result<Admission, Error> {
+    fn map(&self, events: &[AuditEvent]) -> Result<Mapped, Error> {
         self.check()?;
-        let text = self.map(event)?;
+        if self.inner.closed.load(Ordering::SeqCst) {
+            return Err(Error::new(Kind::Closed));
+        }
+        let span = current_span();
+        let max = self.inner.settings.max_event_bytes;
+        let texts = events.iter().map(|event| {
+            let text = self.inner.stream.encode(event, span.as_ref());
+            if text.len() > max { Err(Error::new(Kind::TooLarge { bytes: text.len(), max })) } else { Ok(text) }
+        });
+        Ok(Mapped { texts: texts.collect::<Result<_, _>>()?, observed: SystemTime::now() })
+    }
+
+    /// The receipts of events that the spool has.
+    fn spooled(&self, events: &[AuditEvent], first: u64) -> Vec<Receipt> {
+        let before = self.inner.accepted.fetch_add(events.len() as u64, Ordering::Relaxed);
+        // Not at every event: asking takes a lock that the spool is busy with.
+        if before % 256 < events.len() as u64 {
+            self.inner.watch_spool();
+        }
+        receipts(events, first)
+    }
+
+    /// Places for so many events at each destination; `None` when they have to be waited for.
+    fn places_now(&self, count: usize) -> Result<Option<Places<'_>>, Error> {
+        let count = self.check_count(count)?;
         let mut places = Vec::with_capacity(self.inner.pipelines.len());
         for pipeline in self.pipelines() {
-            match (pipeline.intake.place_now(), self.inner.on_full) {
+            match (pipeline.intake.places_now(count), self.inner.settings.on_full) {
                 (Ok(place), _) => places.push(Some(place)),
                 (Err(TryAcquireError::Closed), _) => return Err(Error::new(Kind::Closed)),
-                (Err(TryAcquireError::NoPermits), OnFull::Block) => return Ok(Admission::MustWait(text)),
+                (Err(TryAcquireError::NoPermits), OnFull::Block) => return Ok(None),
                 (Err(TryAcquireError::NoPermits), OnFull::Drop) => places.push(None),
                 (Err(TryAcquireError::NoPermits), OnFull::Refuse) => {
                     return Err(Error::new(Kind::Full { destination: pipeline.intake.name.clone() }));
                 }
             }
         }
-        Ok(Admission::Accepted(self.hand_over(event, &text, places)?))
+        Ok(Some(places))
     }
 
-    /// Waits for a place at each destination, in their order, so that two callers never wait for each other.
-    async fn accept(&self, event: &AuditEvent, text: Arc<str>) -> Result<Receipt, Error> {
+    /// Waits for places at each destination, in their order, so that two callers never wait for each other.
+    async fn places(&self, count: usize) -> Result<Places<'_>, Error> {
+        let count = self.check_count(count)?;
         let mut places = Vec::with_capacity(self.inner.pipelines.len());
         for pipeline in self.pipelines() {
-            places.push(Some(pipeline.intake.place().await.map_err(|_| Error::new(Kind::Closed))?));
+            places.push(Some(pipeline.intake.places(count).await.map_err(|_| Error::new(Kind::Closed))?));
         }
-        self.hand_over(event, &text, places)
+        Ok(places)
     }
 
-    fn map(&self, event: &AuditEvent) -> Result<Arc<str>, Error> {
-        let mut text = Vec::with_capacity(2048);
-        ocsf::encode(event, &self.inner.mapping, current_span().as_ref(), &mut text);
-        if text.len() > self.inner.max_event_bytes {
-            return Err(Error::new(Kind::TooLarge { bytes: text.len(), max: self.inner.max_event_bytes }));
-        }
-        Ok(shared(&text))
+    fn check_count(&self, events: usize) -> Result<u32, Error> {
+        let max = self.inner.settings.max_queue_size;
+        let count = u32::try_from(events).ok().filter(|_| events <= max);
+        count.ok_or_else(|| Error::new(Kind::TooMany { events, max }))
     }
 
-    fn hand_over(
-        &self,
-        event: &AuditEvent,
-        text: &Arc<str>,
-        places: Vec<Option<SemaphorePermit<'_>>>,
-    ) -> Result<Receipt, Error> {
-        // Asked with the places in hand: a shutdown that begins after this sees them missing and waits for the event.
+    fn hand_over(&self, events: &[AuditEvent], mapped: &Mapped, mut places: Places<'_>) -> Result<Vec<Receipt>, Error> {
+        // Asked with the places in hand: a shutdown that begins after this sees them missing and waits for the events.
         if self.inner.closed.load(Ordering::SeqCst) {
             return Err(Error::new(Kind::Closed));
         }
-        let sequence = self.inner.sequence.fetch_add(1, Ordering::Relaxed) + 1;
-        let observed = SystemTime::now();
-        for (pipeline, place) in self.pipelines().zip(places) {
-            match place {
-                Some(place) => pipeline.intake.take(place, Arc::clone(text), observed),
-                None => pipeline.intake.drop_event(sequence),
+        let first = self.inner.accepted.fetch_add(events.len() as u64, Ordering::Relaxed) + 1;
+        for (sequence, text) in (first..).zip(&mapped.texts) {
+            let event = self.inner.stream.numbered(text, sequence);
+            for (pipeline, places) in self.pipelines().zip(&mut places) {
+                match places.as_mut().and_then(|places| places.split(1)) {
+                    Some(place) => pipeline.intake.take(place, Arc::clone(&event), mapped.observed, None),
+                    None => pipeline.intake.drop_event(sequence),
+                }
             }
         }
-        Ok(Receipt { sequence, uid: event.uid.clone() })
+        Ok(receipts(events, first))
     }
 }
 
-enum Admission {
-    Accepted(Receipt),
-    MustWait(Arc<str>),
+/// How many events of a long list are accepted together.
+const EVENTS_AT_ONCE: usize = 256;
+
+/// Events as OCSF JSON, and when they were accepted.
+struct Mapped {
+    texts: Vec<String>,
+    observed: SystemTime,
+}
+
+impl Mapped {
+    fn records(&self) -> Vec<Vec<u8>> {
+        self.texts.iter().map(|text| feed::to_record(text, self.observed)).collect()
+    }
+}
+
+/// For each destination, places for all events of a call; `None` where they are dropped.
+type Places<'a> = Vec<Option<SemaphorePermit<'a>>>;
+
+fn receipts(events: &[AuditEvent], first: u64) -> Vec<Receipt> {
+    (first..).zip(events).map(|(sequence, event)| Receipt { sequence, uid: event.uid.clone() }).collect()
 }
 
 impl Inner {
     async fn shut_down(&self, timeout: Duration) -> Result<(), Error> {
-        self.pipelines.iter().for_each(Pipeline::flush_soon);
         // The deadline needs a timer, and the caller may have none: it waits on our runtime.
         let intakes: Vec<_> = self.pipelines.iter().map(|pipeline| Arc::clone(&pipeline.intake)).collect();
         self.run(async move {
@@ -400,21 +509,53 @@ impl Inner {
             let _ = tokio::time::timeout(timeout, all_idle).await;
         })
         .await;
-        let lacking = self.pipelines.iter().any(|pipeline| pipeline.intake.ledger.outstanding() > 0);
-        let result = if lacking { Err(undelivered(&self.pipelines, timeout)) } else { Ok(()) };
+        let lacking = self.pipelines.iter().any(|pipeline| pipeline.intake.outstanding() > 0);
+        let result = if lacking { Err(self.undelivered(timeout)) } else { Ok(()) };
         self.stop.send_replace(true);
-        let providers: Vec<_> = self.pipelines.iter().map(Pipeline::end).collect();
+        let endings: Vec<_> = self.pipelines.iter().map(Pipeline::end).collect();
+        let (spool, listener) = (self.spool.clone(), Arc::clone(&self.listener));
         self.run(async move {
-            let shut_down = move || {
-                for provider in providers {
-                    // What is outstanding has been told; the SDK's result knows no better.
-                    let _ = provider.shutdown_with_timeout(Duration::from_secs(1));
+            let end = move || {
+                // It wakes the feeds, which then end.
+                if let Some(Err(error)) = spool.map(|spool| spool.close()) {
+                    listener(&Notice::Warning { text: format!("the spool was not closed cleanly: {error}") });
                 }
+                endings.into_iter().for_each(Ending::wait);
             };
-            let _ = tokio::task::spawn_blocking(shut_down).await;
+            let _ = tokio::task::spawn_blocking(end).await;
         })
         .await;
         result
+    }
+
+    fn undelivered(&self, timeout: Duration) -> Error {
+        let outstanding = self
+            .pipelines
+            .iter()
+            .map(|pipeline| Outstanding {
+                destination: pipeline.intake.name.clone(),
+                events: pipeline.intake.outstanding(),
+                last_error: pipeline.intake.ledger.last_error(),
+            })
+            .filter(|part| part.events > 0)
+            .collect();
+        Error::new(Kind::Undelivered {
+            timeout,
+            outstanding,
+            kept: self.spool.as_ref().map(|spool| spool.dir().to_owned()),
+        })
+    }
+
+    /// Says once that the spool is nearly full, and again after it was not.
+    fn watch_spool(&self) {
+        let Some(spool) = &self.spool else { return };
+        let usage = spool.usage();
+        if self.nearly_full.swap(usage.is_high(), Ordering::Relaxed) || !usage.is_high() {
+            return;
+        }
+        let (bytes, max) = (usage.bytes >> 20, usage.max_bytes >> 20);
+        let text = format!("the spool {} holds {bytes} of {max} MiB", spool.dir().display());
+        (self.listener)(&Notice::Warning { text });
     }
 
     /// Runs a future on the streamer's runtime, whatever polls this one.
@@ -434,7 +575,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         if !self.closed.swap(true, Ordering::SeqCst)
             && self.broken.is_none()
-            && let Err(error) = pollster::block_on(self.shut_down(self.shutdown_timeout))
+            && let Err(error) = pollster::block_on(self.shut_down(self.settings.shutdown_timeout))
         {
             (self.listener)(&Notice::Undelivered { text: error.to_string() });
         }
@@ -448,19 +589,6 @@ impl fmt::Debug for AuditStreamer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuditStreamer").field("state", &self.state()).finish_non_exhaustive()
     }
-}
-
-fn undelivered(pipelines: &[Pipeline], timeout: Duration) -> Error {
-    let outstanding = pipelines
-        .iter()
-        .map(|pipeline| Outstanding {
-            destination: pipeline.intake.name.clone(),
-            events: pipeline.intake.ledger.outstanding(),
-            last_error: pipeline.intake.ledger.last_error(),
-        })
-        .filter(|part| part.events > 0)
-        .collect();
-    Error::new(Kind::Undelivered { timeout, outstanding })
 }
 
 /// The OpenTelemetry span that is current where the event is emitted.

@@ -69,6 +69,12 @@ async fn receiver(script: Script) -> Receiver {
     Receiver::start(options).await.expect("loopback has free ports")
 }
 
+/// An address where nobody listens.
+fn nobody() -> String {
+    let listener = std::net::TcpListener::bind(ANY_PORT).expect("loopback has free ports");
+    format!("http://{}", listener.local_addr().expect("it is bound"))
+}
+
 /// An event that says which one it is.
 fn event(thread: usize, number: usize) -> AuditEvent {
     let mut event = new_audit_event("policy_decision", "Run", EventOutcome::Permit);
@@ -562,7 +568,7 @@ async fn defect_3_a_server_that_never_answers_is_given_up_on_and_asked_again() {
 fn shutdown_with_a_dead_destination_ends_in_time_and_says_what_is_outstanding() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("out.jsonl");
-    let dead = destination("dead", DestinationKind::Otlp(Otlp::grpc("http://127.0.0.1:1")));
+    let dead = destination("dead", DestinationKind::Otlp(Otlp::grpc(nobody())));
     let alive = destination("file", DestinationKind::File(File::new(&path)));
     let streamer = quiet(config(vec![dead, alive], folder.path()));
     for event in events(16) {
@@ -629,8 +635,7 @@ fn defect_12_dropping_the_last_handle_delivers_what_is_outstanding() {
 #[test]
 fn dropping_the_last_handle_with_a_dead_destination_says_what_is_lost() {
     let folder = TempDir::new().unwrap();
-    let mut config =
-        config(vec![destination("dead", DestinationKind::Otlp(Otlp::grpc("http://127.0.0.1:1")))], folder.path());
+    let mut config = config(vec![destination("dead", DestinationKind::Otlp(Otlp::grpc(nobody())))], folder.path());
     config.shutdown_timeout = Duration::from_millis(100);
     let (streamer, notices) = listened(config);
     streamer.emit(&event(0, 0)).unwrap();

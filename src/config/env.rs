@@ -25,7 +25,7 @@ pub use self::destinations::{target, targets};
 pub(super) use self::otlp::otlp;
 pub use self::resource::traceparent;
 pub use self::variables::*;
-use super::{Batch, Config, ConfigError, Limits, Tls, units};
+use super::{Batch, Config, ConfigError, Limits, Spool, Tls, units};
 use crate::event::Product;
 use crate::ocsf;
 
@@ -200,8 +200,41 @@ pub(super) fn settings_or(
         shutdown_timeout: environment
             .strict(AUDITWIRE_SHUTDOWN_TIMEOUT, units::duration)?
             .unwrap_or(default.shutdown_timeout),
+        spool: spool(environment)?,
         ..default
     })
+}
+
+/// The spool by its variables; `None` without a folder, or with the mode `memory`.
+fn spool(environment: &Environment) -> Result<Option<Spool>, ConfigError> {
+    let dir = environment.path(&[AUDITWIRE_SPOOL_DIR])?;
+    let mode = environment.strict(AUDITWIRE_SPOOL_MODE, spool_mode)?;
+    let max_bytes = environment.strict(AUDITWIRE_SPOOL_MAX_BYTES, |text| units::size(text).and_then(not_zero))?;
+    let block_timeout = environment.strict(AUDITWIRE_SPOOL_BLOCK_TIMEOUT, units::duration)?;
+    let (Some(dir), Some(sync)) = (dir, mode.unwrap_or(Some(crate::spool::Sync::Always))) else { return Ok(None) };
+    let default = Spool::new(dir);
+    Ok(Some(Spool {
+        sync,
+        max_bytes: max_bytes.map_or(default.max_bytes, |size| size as u64),
+        block_timeout,
+        ..default
+    }))
+}
+
+/// `sync`, `interval=DURATION`, or `memory`, which is no spool.
+pub(super) fn spool_mode(text: &str) -> Result<Option<crate::spool::Sync>, String> {
+    match text.split_once('=') {
+        None if text.eq_ignore_ascii_case("sync") => Ok(Some(crate::spool::Sync::Always)),
+        None if text.eq_ignore_ascii_case("memory") => Ok(None),
+        Some((name, duration)) if name.eq_ignore_ascii_case("interval") => {
+            let interval = units::duration(duration)?;
+            if interval.is_zero() {
+                return Err("the interval must be more than 0; `sync` syncs at once".into());
+            }
+            Ok(Some(crate::spool::Sync::Interval(interval)))
+        }
+        _ => Err("must be `sync`, `interval=DURATION` or `memory`".into()),
+    }
 }
 
 fn batch(defaults: Batch, environment: &Environment, warnings: &mut Vec<String>) -> Result<Batch, ConfigError> {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::env::{self, Environment, SHORTEST_SCHEDULE_DELAY};
 use super::url::SecretUrl;
-use super::{Batch, Config, ConfigError, DestinationKind, Format, distinct_names, written};
+use super::{Batch, Config, ConfigError, DestinationKind, Format, Spool, distinct_names, written};
 use crate::secret::Secret;
 
 /// agentkernel's stream configuration, field for field. `Debug` and `Serialize` show no secret; what they wrote is refused
@@ -284,6 +284,9 @@ fn resolve(
     if let Some(timeout) = written.shutdown_timeout {
         config.shutdown_timeout = timeout.0;
     }
+    if let Some(written) = written.spool {
+        config.spool = spool(&written, config.spool, origin)?;
+    }
     let list = match (written.destination, written.destinations) {
         (Some(only), None) => vec![(format!("{origin}destination"), only)],
         (None, Some(list)) if list.is_empty() => {
@@ -305,6 +308,30 @@ fn resolve(
         config.destinations.clear();
     }
     Ok(config)
+}
+
+/// The spool as written, over what the variables say.
+fn spool(written: &written::Spool, variables: Option<Spool>, origin: &str) -> Result<Option<Spool>, ConfigError> {
+    let mode = written.mode.map(|mode| mode.0);
+    if mode == Some(None) {
+        return Ok(None);
+    }
+    let mut spool = match (&written.dir, variables) {
+        (Some(dir), Some(variables)) => Spool { dir: dir.clone(), ..variables },
+        (Some(dir), None) => Spool::new(dir),
+        (None, Some(variables)) => variables,
+        (None, None) => return Err(ConfigError::secret(format!("{origin}spool.dir"), "missing")),
+    };
+    if let Some(Some(sync)) = mode {
+        spool.sync = sync;
+    }
+    if let Some(size) = written.max_bytes {
+        spool.max_bytes = size.0 as u64;
+    }
+    if let Some(timeout) = written.block_timeout {
+        spool.block_timeout = Some(timeout.0);
+    }
+    Ok(Some(spool))
 }
 
 fn batch(written: &written::Stream, mut batch: Batch, origin: &str) -> Result<Batch, ConfigError> {

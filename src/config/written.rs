@@ -29,6 +29,29 @@ pub(crate) struct Stream {
     pub(crate) ocsf: Option<Ocsf>,
     pub(crate) max_event_bytes: Option<Size>,
     pub(crate) shutdown_timeout: Option<Span>,
+    pub(crate) spool: Option<Spool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Spool {
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) mode: Option<SpoolMode>,
+    pub(crate) max_bytes: Option<Size>,
+    pub(crate) block_timeout: Option<Span>,
+}
+
+/// When an event is accepted; `None` is `memory`.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(try_from = "String")]
+pub(crate) struct SpoolMode(pub(crate) Option<crate::spool::Sync>);
+
+impl TryFrom<String> for SpoolMode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        env::spool_mode(&text).map(Self).map_err(|why| format!("{text:?}: {why}"))
+    }
 }
 
 #[derive(Deserialize)]

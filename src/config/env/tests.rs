@@ -72,6 +72,7 @@ enum Malformed {
 }
 use Malformed::{Never, Stops, Warns};
 
+const SPOOL: (&str, &str) = (AUDITWIRE_SPOOL_DIR, "spool");
 const HTTPS: (&str, &str) = (OTEL_EXPORTER_OTLP_ENDPOINT, "https://collector:4317");
 const BARE: (&str, &str) = (OTEL_EXPORTER_OTLP_ENDPOINT, "collector:4317");
 const WEBHOOK: (&str, &str) = (OTEL_LOGS_EXPORTER, "webhook");
@@ -135,6 +136,10 @@ const CASES: &[(&str, Variables<'static>, &str, Malformed)] = &[
     (HOME, &[], "/home/auditor", Never),
     (AUDITWIRE_MAX_EVENT_BYTES, &[], "16MiB", Stops("0")),
     (AUDITWIRE_SHUTDOWN_TIMEOUT, &[], "1m", Stops("60")),
+    (AUDITWIRE_SPOOL_DIR, &[], "spool", Never),
+    (AUDITWIRE_SPOOL_MODE, &[SPOOL], "interval=500ms", Stops("interval=0s")),
+    (AUDITWIRE_SPOOL_MAX_BYTES, &[SPOOL], "64MiB", Stops("lots")),
+    (AUDITWIRE_SPOOL_BLOCK_TIMEOUT, &[SPOOL], "30s", Stops("30")),
     (AUDITWIRE_PRODUCT_NAME, &[(AUDITWIRE_PRODUCT_VENDOR, "v")], "p", Never),
     (AUDITWIRE_PRODUCT_VENDOR, &[(AUDITWIRE_PRODUCT_NAME, "p")], "v", Never),
     (AUDITWIRE_PRODUCT_VERSION, &[(AUDITWIRE_PRODUCT_NAME, "p"), (AUDITWIRE_PRODUCT_VENDOR, "v")], "1.0", Never),

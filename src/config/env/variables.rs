@@ -138,6 +138,14 @@ variables! {
     AUDITWIRE_MAX_EVENT_BYTES = "1MiB";
     /// How long dropping the last handle waits for delivery
     AUDITWIRE_SHUTDOWN_TIMEOUT = "5s";
+    /// Folder of the durable queue: events are accepted once they are on disk, and survive the process
+    AUDITWIRE_SPOOL_DIR = "unset: events wait in memory";
+    /// When an event is accepted: `sync` once it is on the device; `interval=500ms` before, and synced that much later; `memory`: no spool
+    AUDITWIRE_SPOOL_MODE = "sync";
+    /// Bytes the spool may take
+    AUDITWIRE_SPOOL_MAX_BYTES = "1GiB";
+    /// How long an emit waits for room in a full spool under `block`
+    AUDITWIRE_SPOOL_BLOCK_TIMEOUT = "as long as it takes";
     /// Product that reports events which name none; goes with a vendor
     AUDITWIRE_PRODUCT_NAME = "unset";
     /// Vendor of that product

@@ -1,0 +1,566 @@
+//! Where appenders and the commit thread meet: pure state, no I/O.
+//!
+//! Appenders copy their records into the pending group, get their numbers and wait for the group's outcome. The commit thread takes
+//! the pending group and leaves an empty one: while one group is on its way to the device, the next one gathers.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::error::AppendError;
+use super::format::{
+    ANSWERED_EARLY, GROUP_HEADER, GroupHeader, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, stamp_now,
+};
+use super::signal::{Signal, Woken};
+use super::sync::{Condvar, Mutex, MutexGuard};
+
+/// Bytes of a group from which on appenders wait for the next one. A batch may be longer.
+const GROUP_TARGET: u64 = 4 << 20;
+
+/// Sizes that never change while a spool is open.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) max_bytes: u64,
+    pub(super) segment_bytes: u64,
+    pub(super) max_record_bytes: u64,
+    /// `None`: a group is answered when it is synced. Otherwise when it is written, and synced this much later.
+    pub(super) sync_interval: Option<Duration>,
+}
+
+/// A segment as far as readers may see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) base: u64,
+    /// Bytes of its file in use.
+    pub(super) bytes: u64,
+}
+
+/// How full the segments are.
+#[derive(Debug, Clone, Copy, Default)]
+struct Layout {
+    /// Bytes of all segments but the last.
+    sealed: u64,
+    /// Bytes in use in the last segment.
+    used: u64,
+    /// Bytes the last segment may grow to.
+    size: u64,
+}
+
+/// Where a group goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Behind what the last segment holds.
+    Here,
+    /// Into a new segment of this size.
+    NewSegment { size: u64 },
+}
+
+/// What the commit thread has to do next.
+pub(super) enum Work {
+    /// Write this group.
+    Group { bytes: Vec<u8>, first_seq: u64, place: Place },
+    /// Begin a new segment, so that the last one can be reclaimed.
+    Roll { base: u64, size: u64 },
+    /// Sync what has been written.
+    Sync,
+    /// Nothing more will come.
+    End,
+}
+
+/// Why records found no place in the pending group.
+pub(super) enum Refusal {
+    /// The group is large enough: the next one has room.
+    Busy {
+        epoch: u64,
+    },
+    /// The spool is.
+    Full {
+        epoch: u64,
+    },
+    Failed(AppendError),
+}
+
+pub(super) struct Queue {
+    state: Mutex<State>,
+    work: Condvar,
+    pub(super) limits: Limits,
+    spool_id: u64,
+}
+
+pub(super) struct State {
+    /// Header and records of the group that gathers.
+    pending: Vec<u8>,
+    pending_first: u64,
+    next_seq: u64,
+    outcome: Arc<Outcome>,
+    in_flight: Option<InFlight>,
+    spare: Vec<u8>,
+    layout: Layout,
+    /// The layout once what is in flight has been written.
+    planned: Layout,
+    segments: VecDeque<Segment>,
+    /// First number that is not on the device.
+    durable_end: u64,
+    unsynced_since: Option<Instant>,
+    sync_wanted: bool,
+    roll_wanted: bool,
+    /// The disk gave no more; whoever waits for room is to try again from time to time.
+    pub(super) starved: bool,
+    poison: Option<Arc<io::Error>>,
+    closed: bool,
+    ended: bool,
+    /// Raised when there may be room.
+    pub(super) room: Signal,
+    /// Raised when there is more to read.
+    pub(super) readable: Signal,
+}
+
+struct InFlight {
+    first_seq: u64,
+    /// First number behind the group.
+    end: u64,
+    place: Place,
+    outcome: Arc<Outcome>,
+}
+
+/// Where a spool stands when it is opened.
+pub(super) struct Start {
+    pub(super) spool_id: u64,
+    /// The last one is the one that is written.
+    pub(super) segments: VecDeque<Segment>,
+    /// Bytes the last segment may grow to.
+    pub(super) size: u64,
+    pub(super) next_seq: u64,
+}
+
+/// A part of the spool that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct View {
+    pub(super) base: u64,
+    pub(super) bytes: u64,
+    /// First number that lies behind it.
+    pub(super) end: u64,
+    pub(super) sealed: bool,
+}
+
+impl Queue {
+    pub(super) fn new(limits: Limits, start: Start) -> Self {
+        let used = start.segments.back().map_or(0, |segment| segment.bytes);
+        let total: u64 = start.segments.iter().map(|segment| segment.bytes).sum();
+        let layout = Layout { sealed: total - used, used, size: start.size.max(used) };
+        let state = State {
+            pending: Vec::new(),
+            pending_first: start.next_seq,
+            next_seq: start.next_seq,
+            outcome: Arc::default(),
+            in_flight: None,
+            spare: Vec::new(),
+            layout,
+            planned: layout,
+            segments: start.segments,
+            durable_end: start.next_seq,
+            unsynced_since: None,
+            sync_wanted: false,
+            roll_wanted: false,
+            starved: false,
+            poison: None,
+            closed: false,
+            ended: false,
+            room: Signal::default(),
+            readable: Signal::default(),
+        };
+        Self { state: Mutex::new(state), work: Condvar::new(), limits, spool_id: start.spool_id }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under this lock would be a bug of ours; the state is plain numbers and stays usable.
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Puts records into the pending group, all or none. Gives the first one's number and where the outcome will be.
+    ///
+    /// `checksums` are of the payloads: computed by the caller, outside the lock.
+    pub(super) fn offer(
+        &self,
+        records: &[impl AsRef<[u8]>],
+        checksums: &[u32],
+    ) -> Result<(u64, Arc<Outcome>), Refusal> {
+        let new: u64 = records.iter().map(|record| RECORD_HEADER + record.as_ref().len() as u64).sum();
+        let mut state = self.lock();
+        if let Some(source) = &state.poison {
+            return Err(Refusal::Failed(AppendError::Poisoned { source: Arc::clone(source) }));
+        }
+        if state.closed {
+            return Err(Refusal::Failed(AppendError::Closed));
+        }
+        let group = GROUP_HEADER.max(state.pending.len() as u64) + new;
+        let gathered = state.pending.len() as u64;
+        if gathered > 0 && (gathered > GROUP_TARGET || group > self.limits.max_group()) {
+            return Err(Refusal::Busy { epoch: state.room.epoch() });
+        }
+        if state.planned.sealed + state.planned.used + SEGMENT_HEADER + group > self.limits.max_bytes {
+            return Err(Refusal::Full { epoch: state.room.epoch() });
+        }
+        let first = state.next_seq;
+        let State { pending, next_seq, .. } = &mut *state;
+        if pending.is_empty() {
+            pending.extend_from_slice(&[0; GROUP_HEADER as usize]);
+        }
+        pending.reserve(new as usize);
+        for (record, &checksum) in records.iter().zip(checksums) {
+            let payload = record.as_ref();
+            let header = RecordHeader::seal(checksum, payload.len() as u32, *next_seq, self.spool_id);
+            pending.extend_from_slice(&header.encode());
+            pending.extend_from_slice(payload);
+            *next_seq += 1;
+        }
+        let outcome = Arc::clone(&state.outcome);
+        drop(state);
+        self.work.notify_one();
+        Ok((first, outcome))
+    }
+
+    /// Waits for work. Called by the commit thread only, which reports each piece's end before it takes the next.
+    pub(super) fn take(&self) -> Work {
+        let mut state = self.lock();
+        loop {
+            if let Some(source) = &state.poison {
+                let error = AppendError::Poisoned { source: Arc::clone(source) };
+                state.fail_pending(&error).wake();
+                return Work::End;
+            }
+            let due = state.unsynced_since.zip(self.limits.sync_interval).map(|(since, interval)| since + interval);
+            let now = due.map(|_| Instant::now());
+            if due.is_some_and(|due| Some(due) <= now) || (state.sync_wanted && state.unsynced_since.is_some()) {
+                return Work::Sync;
+            }
+            state.sync_wanted = false;
+            if !state.pending.is_empty() {
+                let (work, woken) = self.take_group(&mut state);
+                drop(state);
+                woken.wake();
+                return work;
+            }
+            if std::mem::take(&mut state.roll_wanted) {
+                let (base, size) = (state.next_seq, self.size_of_new(&state.layout, SEGMENT_HEADER));
+                if state.segments.back().is_some_and(|segment| segment.base < base) {
+                    return Work::Roll { base, size };
+                }
+            }
+            if state.closed {
+                return if state.unsynced_since.is_some() { Work::Sync } else { Work::End };
+            }
+            state = match due.zip(now) {
+                Some((due, now)) => {
+                    let waited = self.work.wait_timeout(state, due.saturating_duration_since(now));
+                    waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
+                }
+                None => self.work.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
+            };
+        }
+    }
+
+    fn take_group(&self, state: &mut State) -> (Work, Woken) {
+        let spare = std::mem::take(&mut state.spare);
+        let mut bytes = std::mem::replace(&mut state.pending, spare);
+        let len = bytes.len() as u64;
+        let first_seq = std::mem::replace(&mut state.pending_first, state.next_seq);
+        let header = GroupHeader {
+            spool_id: self.spool_id,
+            first_seq,
+            count: (state.next_seq - first_seq) as u32,
+            body: (len - GROUP_HEADER) as u32,
+            flags: if self.limits.sync_interval.is_some() { ANSWERED_EARLY } else { 0 },
+            stamp: stamp_now(),
+        };
+        bytes[..GROUP_HEADER as usize].copy_from_slice(&header.encode());
+        let layout = &mut state.planned;
+        // A segment without records is never followed by another: both would have the same name. It grows instead.
+        let place = if layout.used + len <= layout.size || layout.used == SEGMENT_HEADER {
+            layout.used += len;
+            layout.size = layout.size.max(layout.used);
+            Place::Here
+        } else {
+            let size = self.size_of_new(layout, SEGMENT_HEADER + len);
+            *layout = Layout { sealed: layout.sealed + layout.used, used: SEGMENT_HEADER + len, size };
+            Place::NewSegment { size }
+        };
+        let outcome = std::mem::take(&mut state.outcome);
+        state.in_flight = Some(InFlight { first_seq, end: state.next_seq, place, outcome });
+        (Work::Group { bytes, first_seq, place }, state.room.raise())
+    }
+
+    /// Small enough for the limit, large enough for what goes in first.
+    fn size_of_new(&self, layout: &Layout, first: u64) -> u64 {
+        let room = self.limits.max_bytes.saturating_sub(layout.sealed + layout.used);
+        self.limits.segment_bytes.min(room).max(first)
+    }
+
+    /// The group in flight has been written, and synced too unless there is a sync interval.
+    pub(super) fn written(&self, mut bytes: Vec<u8>) {
+        let mut state = self.lock();
+        let Some(group) = state.in_flight.take() else { return };
+        bytes.clear();
+        bytes.shrink_to(GROUP_TARGET as usize);
+        state.spare = bytes;
+        let fed = if std::mem::take(&mut state.starved) { state.room.raise() } else { Woken::default() };
+        if let Place::NewSegment { .. } = group.place {
+            state.seal(group.first_seq);
+        }
+        state.layout = state.planned;
+        let woken = if self.limits.sync_interval.is_some() {
+            state.unsynced_since.get_or_insert_with(Instant::now);
+            if let Place::NewSegment { .. } = group.place { state.readable.raise() } else { Woken::default() }
+        } else {
+            state.durable_end = group.end;
+            let used = state.layout.used;
+            state.segments.back_mut().expect("there is always one").bytes = used;
+            state.readable.raise()
+        };
+        drop(state);
+        group.outcome.finish(Ok(()));
+        woken.and(fed).wake();
+    }
+
+    /// All that has been written is on the device.
+    pub(super) fn synced(&self) {
+        let mut state = self.lock();
+        state.unsynced_since = None;
+        state.sync_wanted = false;
+        state.durable_end = state.pending_first;
+        let used = state.layout.used;
+        state.segments.back_mut().expect("there is always one").bytes = used;
+        let woken = state.readable.raise();
+        drop(state);
+        woken.wake();
+    }
+
+    /// A new, empty segment has been begun.
+    pub(super) fn rolled(&self, base: u64, size: u64) {
+        let mut state = self.lock();
+        state.seal(base);
+        let layout = state.layout;
+        state.layout = Layout { sealed: layout.sealed + layout.used, used: SEGMENT_HEADER, size };
+        state.planned = state.layout;
+        let woken = state.readable.raise();
+        drop(state);
+        woken.wake();
+    }
+
+    /// The disk has no room for the group in flight; nothing of it is there. What waits behind it fails with it, and their numbers
+    /// are given again.
+    pub(super) fn no_space(&self, source: io::Error) {
+        let error = AppendError::Full { source: Some(Arc::new(source)) };
+        let mut state = self.lock();
+        state.starved = true;
+        state.planned = state.layout;
+        let Some(group) = state.in_flight.take() else { return };
+        state.next_seq = group.first_seq;
+        state.pending_first = group.first_seq;
+        let woken = state.fail_pending(&error);
+        drop(state);
+        group.outcome.finish(Err(error));
+        woken.wake();
+    }
+
+    /// The device failed. Nobody knows what became of the group in flight; nothing more is accepted.
+    pub(super) fn poison(&self, source: io::Error) {
+        let source = Arc::new(source);
+        let error = AppendError::Poisoned { source: Arc::clone(&source) };
+        let mut state = self.lock();
+        state.poison.get_or_insert(source);
+        let group = state.in_flight.take();
+        let woken = state.fail_pending(&error).and(state.room.raise()).and(state.readable.raise());
+        drop(state);
+        if let Some(group) = group {
+            group.outcome.finish(Err(error));
+        }
+        self.work.notify_one();
+        woken.wake();
+    }
+
+    /// Accepts nothing more; what is pending is still written.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let woken = state.room.raise().and(state.readable.raise());
+        drop(state);
+        self.work.notify_one();
+        woken.wake();
+    }
+
+    /// The commit thread has ended: nothing more will become readable.
+    pub(super) fn end(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.ended = true;
+        let woken = state.readable.raise().and(state.room.raise());
+        drop(state);
+        woken.wake();
+    }
+
+    /// Someone whom the disk gave no room is going to wait for it: when `room` changes from the epoch this gives.
+    pub(super) fn starve(&self) -> u64 {
+        let mut state = self.lock();
+        state.starved = true;
+        state.room.epoch()
+    }
+
+    pub(super) fn want_sync(&self) {
+        self.lock().sync_wanted = true;
+        self.work.notify_one();
+    }
+
+    pub(super) fn want_roll(&self) {
+        self.lock().roll_wanted = true;
+        self.work.notify_one();
+    }
+
+    /// The oldest segment has been deleted.
+    pub(super) fn removed(&self, base: u64) {
+        let mut state = self.lock();
+        if state.segments.len() < 2 || state.segments.front().is_none_or(|segment| segment.base != base) {
+            return;
+        }
+        let segment = state.segments.pop_front().expect("there are two");
+        state.layout.sealed -= segment.bytes;
+        state.planned.sealed -= segment.bytes;
+        let woken = state.room.raise();
+        drop(state);
+        woken.wake();
+    }
+}
+
+impl State {
+    /// A new segment has been begun; the one before was synced first.
+    fn seal(&mut self, new_base: u64) {
+        let used = self.layout.used;
+        self.segments.back_mut().expect("there is always one").bytes = used;
+        self.segments.push_back(Segment { base: new_base, bytes: SEGMENT_HEADER });
+        self.durable_end = new_base;
+        self.unsynced_since = None;
+    }
+
+    fn fail_pending(&mut self, error: &AppendError) -> Woken {
+        self.pending.clear();
+        self.next_seq = self.pending_first;
+        let outcome = std::mem::take(&mut self.outcome);
+        outcome.finish_later(Err(error.clone()))
+    }
+
+    pub(super) fn durable_end(&self) -> u64 {
+        self.durable_end
+    }
+
+    pub(super) fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended || self.poison.is_some()
+    }
+
+    pub(super) fn poison(&self) -> Option<&Arc<io::Error>> {
+        self.poison.as_ref()
+    }
+
+    pub(super) fn segments(&self) -> &VecDeque<Segment> {
+        &self.segments
+    }
+
+    /// Bytes that count against the limit.
+    pub(super) fn bytes(&self) -> u64 {
+        self.layout.sealed + self.layout.used
+    }
+
+    /// Bytes that the segments may take on the disk.
+    pub(super) fn allocated(&self) -> u64 {
+        self.layout.sealed + self.layout.size
+    }
+
+    pub(super) fn is_last_half_full(&self) -> bool {
+        self.layout.used > self.layout.size / 2
+    }
+
+    /// The segment that holds a number, or the first one behind it. `None`: there is nothing durable from that number on.
+    pub(super) fn view(&self, seq: u64) -> Option<View> {
+        if seq >= self.durable_end {
+            return None;
+        }
+        let index = self.segments.partition_point(|segment| segment.base <= seq).saturating_sub(1);
+        let segment = self.segments[index];
+        let next = self.segments.get(index + 1);
+        let end = next.map_or(self.durable_end, |next| next.base);
+        Some(View { base: segment.base, bytes: segment.bytes, end, sealed: next.is_some() })
+    }
+}
+
+impl Limits {
+    /// Bytes a group may have: it must fit into a segment.
+    pub(super) fn max_group(&self) -> u64 {
+        self.segment_bytes - SEGMENT_HEADER
+    }
+}
+
+/// What became of a group, for all who have records in it.
+#[derive(Default)]
+pub(super) struct Outcome {
+    state: Mutex<OutcomeState>,
+}
+
+#[derive(Default)]
+struct OutcomeState {
+    result: Option<Result<(), AppendError>>,
+    wakers: Vec<Waker>,
+}
+
+impl Outcome {
+    fn lock(&self) -> MutexGuard<'_, OutcomeState> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn finish_later(&self, result: Result<(), AppendError>) -> Woken {
+        let mut state = self.lock();
+        state.result = Some(result);
+        Woken::from(std::mem::take(&mut state.wakers))
+    }
+
+    fn finish(&self, result: Result<(), AppendError>) {
+        self.finish_later(result).wake();
+    }
+
+    pub(super) fn wait(self: Arc<Self>) -> Settled {
+        Settled { outcome: self, place: None }
+    }
+}
+
+/// Done when a group's outcome is known.
+pub(super) struct Settled {
+    outcome: Arc<Outcome>,
+    /// Where our waker stands.
+    place: Option<usize>,
+}
+
+impl Future for Settled {
+    type Output = Result<(), AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = Arc::clone(&self.outcome);
+        let mut state = outcome.lock();
+        if let Some(result) = &state.result {
+            return Poll::Ready(result.clone());
+        }
+        match self.place {
+            Some(place) => state.wakers[place].clone_from(context.waker()),
+            None => {
+                self.place = Some(state.wakers.len());
+                state.wakers.push(context.waker().clone());
+            }
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,3 @@
+//! The spool held against what it promises.
+
+mod basics;

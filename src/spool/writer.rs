@@ -1,0 +1,143 @@
+//! The commit thread: one write and one sync for each group.
+
+use std::io;
+use std::sync::Arc;
+
+use super::Shared;
+use super::disk::{DiskFile, is_full, is_passing};
+use super::format::{SegmentHeader, stamp_now};
+use super::queue::{Place, Work};
+use super::segment::Prepared;
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    /// The last segment.
+    file: DiskFile,
+    base: u64,
+    /// Bytes of it in use: where the next group goes.
+    used: u64,
+    /// Whether something of it has been written and not synced.
+    unsynced: bool,
+}
+
+/// How a piece of work failed.
+enum Failure {
+    /// Nothing of it is on the disk; it may be tried again.
+    NoSpace(io::Error),
+    /// Nobody knows what is on the disk.
+    Broken(io::Error),
+}
+
+impl Failure {
+    /// Until a new segment has its name, the spool is as it was: what may pass can be tried again.
+    fn before_naming(error: io::Error) -> Self {
+        if is_passing(&error) { Self::NoSpace(error) } else { Self::Broken(error) }
+    }
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, file: DiskFile, base: u64, used: u64) -> Self {
+        Self { shared, file, base, used, unsynced: false }
+    }
+
+    /// Works until the spool is closed or the device fails.
+    pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        // Should this thread panic, those who wait must hear of it.
+        let _end = EndGuard(&shared);
+        loop {
+            match shared.queue.take() {
+                Work::Group { bytes, first_seq, place } => match self.write(&bytes, first_seq, place) {
+                    Ok(()) => shared.queue.written(bytes),
+                    Err(Failure::NoSpace(error)) => {
+                        shared.queue.no_space(error);
+                        shared.keeper.nudge();
+                    }
+                    Err(Failure::Broken(error)) => shared.queue.poison(error),
+                },
+                Work::Roll { base, size } => match self.roll(base, size) {
+                    Ok(()) => {
+                        shared.queue.rolled(base, size);
+                        shared.keeper.nudge();
+                    }
+                    // It was to give space back, and there is none to begin it with: nothing is lost by not doing it.
+                    Err(Failure::NoSpace(_)) => {}
+                    Err(Failure::Broken(error)) => shared.queue.poison(error),
+                },
+                Work::Sync => match self.sync() {
+                    Ok(()) => shared.queue.synced(),
+                    Err(error) => shared.queue.poison(error),
+                },
+                Work::End => return,
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8], first_seq: u64, place: Place) -> Result<(), Failure> {
+        if let Place::NewSegment { size } = place {
+            self.roll(first_seq, size)?;
+            self.shared.keeper.nudge();
+        }
+        if let Err(error) = self.file.write_all_at(bytes, self.used) {
+            return Err(self.take_back(error));
+        }
+        self.used += bytes.len() as u64;
+        self.unsynced = true;
+        if self.shared.queue.limits.sync_interval.is_none() {
+            self.sync().map_err(Failure::Broken)?;
+        }
+        Ok(())
+    }
+
+    /// Cuts off what a failed write has left.
+    fn take_back(&self, error: io::Error) -> Failure {
+        let cut = self.file.set_len(self.used).and_then(|()| self.file.sync());
+        match cut {
+            Ok(()) if is_full(&error) => Failure::NoSpace(error),
+            Ok(()) => Failure::Broken(error),
+            Err(cut) => Failure::Broken(cut),
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if self.unsynced {
+            self.file.sync()?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// Begins a new segment. The old one is complete on the device before the new one can be seen, and is shortened only then: a
+    /// last segment that is shorter than it was made has been cut by someone else.
+    fn roll(&mut self, base: u64, size: u64) -> Result<(), Failure> {
+        self.sync().map_err(Failure::Broken)?;
+        let shared = &self.shared;
+        // Held while the file is made: there is one name for what is being created.
+        let mut ahead = shared.ahead();
+        let prepared = match ahead.take() {
+            Some(prepared) if prepared.size == size => prepared,
+            _ => Prepared::new(&shared.disk, &shared.dir, size).map_err(Failure::before_naming)?,
+        };
+        let header =
+            SegmentHeader { spool_id: shared.spool_id, base, previous_base: self.base, size, stamp: stamp_now() };
+        let file = prepared.name(&shared.disk, &shared.dir, header).map_err(Failure::before_naming)?;
+        drop(ahead);
+        shared.disk.sync_dir(&shared.dir).map_err(Failure::Broken)?;
+        let old = std::mem::replace(&mut self.file, file);
+        // Gives unused space back. If it fails, the space comes back with the whole segment.
+        let _ = old.set_len(self.used);
+        (self.base, self.used) = (base, super::format::SEGMENT_HEADER);
+        Ok(())
+    }
+}
+
+struct EndGuard<'a>(&'a Shared);
+
+impl Drop for EndGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.queue.poison(io::Error::other("the spool's commit thread panicked"));
+        }
+        self.0.queue.end();
+    }
+}
