@@ -44,7 +44,7 @@ async fn a_query_finds_ten_thousand_as_they_were_emitted() {
 
     assert_eq!(store.wait_for("*", 10_000).await, 10_000);
     assert_eq!(store.count("ocsf.class_uid:=3002").await, 2500, "4 of 16 are authentications");
-    let found = store.query("*").await;
+    let found = store.records("*", 10_000).await;
     let found: HashMap<_, _> = found.iter().map(|record| (text(record, "log.record.uid"), record)).collect();
     assert_eq!(found.len(), 10_000, "each is another");
     for (at, event) in events.iter().enumerate() {
@@ -68,7 +68,8 @@ async fn any_event_is_kept_when_the_body_is_its_text() {
     stream(&store, &dir, Body::Json, &events).await;
 
     assert_eq!(store.wait_for("*", 200).await, 200);
-    let found = store.query("*").await;
+    let found = store.records("*", 200).await;
+    assert_eq!(found.len(), 200);
     let found: HashMap<_, _> = found.iter().map(|record| (text(record, "log.record.uid"), record)).collect();
     let stream = expected::stream(text(found[&*events[0].uid], "_msg"));
     for (at, event) in events.iter().enumerate() {
