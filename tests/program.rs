@@ -123,7 +123,7 @@ fn a_dead_port_is_undelivered_and_named() {
     let begun = Instant::now();
     let ended = place.run(&mut place.auditwire(["send", EVENTS, "--to", &port.target(), "--timeout", "500ms"])).code(5);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    let destination = format!("otlp (http://{}/)", port.1);
+    let destination = format!("otlp (http://{})", port.1);
     let ended = ended.said(&[
         &format!("{destination} does not take events: "),
         "Connection refused",
@@ -254,7 +254,7 @@ async fn a_destination_that_comes_back_is_said_once_each_way() {
         .expect("the port is free again");
     let ended = sending.end().code(0).said(&["delivered 16, rejected 0"]);
     assert_eq!(ended.times("does not take events"), 1, "{}", ended.stderr);
-    assert_eq!(ended.times(&format!("otlp (http://{address}/) takes events again")), 1, "{}", ended.stderr);
+    assert_eq!(ended.times(&format!("otlp (http://{address}) takes events again")), 1, "{}", ended.stderr);
     assert_eq!(otlp_uids(&taken(&mut receiver).await), event_uids());
 }
 
@@ -426,6 +426,27 @@ fn a_closed_standard_error_is_no_reason_to_fail() {
     }
 }
 
+#[test]
+fn a_check_sends_nothing_not_even_from_the_spool() {
+    let (place, port) = (Workplace::new(), DeadPort::new());
+    let spooled = |arguments: &[&str]| {
+        let mut send = place.auditwire(arguments);
+        send.env("AUDITWIRE_SPOOL_DIR", place.path("spool"));
+        place.run(&mut send)
+    };
+    spooled(&["send", EVENTS, "--to", &port.target(), "--timeout", "200ms"]).code(5).said(&["16 outstanding at otlp"]);
+    let ended = spooled(&["send", "--check", "--to", &port.target()]).code(0);
+    let [otlp, spool, dead_letters] = ended.stdout.lines().collect::<Vec<_>>()[..] else { panic!("{}", ended.stdout) };
+    assert!(otlp.starts_with(&format!("otlp: OTLP/gRPC to http://{}", port.1)), "{otlp}");
+    assert!(spool.ends_with("/spool") && dead_letters.ends_with("/dead-letters.jsonl"), "{}", ended.stdout);
+    assert_eq!(spooled(&["send", "--check", "--to", "stdout"]).code(0).stdout.lines().count(), 3);
+
+    // The next run, with nothing to read, delivers what was kept.
+    let out = format!("file={}", place.path("out.jsonl").display());
+    spooled(&["send", "--to", &out]).code(0).said(&["read 0, "]);
+    assert_eq!(ocsf_uids(&json_lines(&place.read("out.jsonl"))), event_uids());
+}
+
 /// Events that were accepted, standard input that stays open, and nobody who takes them.
 #[test]
 fn a_signal_leaves_a_bounded_grace_and_a_second_one_none() {
@@ -505,10 +526,9 @@ fn receive_prints_a_line_for_each_record_and_ends_on_a_signal() {
     let mut receiving = place.start(&mut place.auditwire(["receive", "--otlp-http", "0", "--body"]));
     let said = receiving.said("listening for OTLP/HTTP on ");
     let address = said.trim_end().rsplit(' ').next().unwrap();
-    let mut send = place.auditwire(["send", EVENTS]);
+    let mut send = place.auditwire(["send", EVENTS, "--to", "otlp", "--to", "stdout"]);
     send.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"));
-    place.run(send.env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")).code(0);
-    let sent = place.run(&mut place.auditwire(["send", EVENTS, "--to", "stdout"])).stdout;
+    let sent = place.run(send.env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")).code(0).stdout;
     receiving.signal("TERM");
     let ended = receiving.end().code(0).said(&["1 requests, 16 records accepted, 0 requests refused"]);
     let (heads, bodies): (Vec<_>, Vec<_>) = ended.stdout.lines().partition(|line| !line.starts_with("    "));

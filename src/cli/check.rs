@@ -12,6 +12,8 @@ pub(crate) fn describe(config: &Config) -> String {
         Some(why) => line(&mut text, "nothing is exported", why),
         None => config.destinations.iter().for_each(|each| line(&mut text, &each.name, &destination(each))),
     }
+    let spool = config.spool.as_ref().map(|spool| spool.dir.display().to_string());
+    line(&mut text, "spool", spool.as_deref().unwrap_or("none, events wait in memory"));
     line(&mut text, "dead letters", &config.dead_letter_path.display().to_string());
     text
 }

@@ -84,6 +84,8 @@ Variables (the README lists all of them):
   AUDITWIRE_FILE_PATH            where file goes
   AUDITWIRE_FILE_FORMAT          ocsf (the default), audit, otlp_json; likewise
                                  AUDITWIRE_STDOUT_FORMAT, AUDITWIRE_WEBHOOK_FORMAT
+  AUDITWIRE_SPOOL_DIR            folder that keeps accepted events until they are
+                                 delivered, over restarts
   AUDITWIRE_SHUTDOWN_TIMEOUT     how long delivery goes on after Ctrl-C or SIGTERM;
                                  a second signal ends it at once";
 
@@ -91,8 +93,8 @@ pub(crate) fn run(args: Args) -> Result<Exit> {
     let config = config(&args)?;
     if args.check {
         let description = check::describe(&config);
-        // Nothing is connected by a start, but certificates are read.
-        AuditStreamer::builder(config).on_notice(|_| ()).start()?;
+        // A start reads the certificates and connects nothing. What may lie in the spool it would deliver.
+        AuditStreamer::builder(Config { spool: None, ..config }).on_notice(|_| ()).start()?;
         print(&description)?;
         return Ok(Exit::Success);
     }
