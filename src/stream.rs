@@ -48,7 +48,7 @@ impl Stream {
             // The text is put together here, so that the shared one is allocated once and in its size.
             static SCRATCH: RefCell<String> = const { RefCell::new(String::new()) };
         }
-        let Some(at) = event.find(METADATA) else { return event.into() };
+        let Some(at) = memchr::memmem::find(event.as_bytes(), METADATA.as_bytes()) else { return event.into() };
         let (before, after) = event.split_at(at + METADATA.len());
         SCRATCH.with_borrow_mut(|text| {
             text.clear();
