@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use serde_json::Value;
 
 /// Paths of an OCSF event that become attributes under `ocsf.`, where they hold a scalar or a list of texts.
-const PROMOTED: &[&str] = &[
+pub const PROMOTED: &[&str] = &[
     "class_uid",
     "class_name",
     "category_uid",
