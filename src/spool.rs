@@ -77,6 +77,7 @@ mod scan;
 mod segment;
 mod signal;
 mod sync;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -99,7 +100,6 @@ use cursor::Cursor;
 use disk::Disk;
 use keeper::{Bell, Keeper};
 use queue::{Queue, Refusal};
-use recover::Making;
 use segment::Prepared;
 use signal::{Changed, HasSignal, Signal};
 use writer::Writer;
@@ -209,6 +209,8 @@ pub struct Tail {
     pub torn_bytes: u64,
     /// A copy of these bytes.
     pub saved: Option<PathBuf>,
+    /// Its header is damaged. It cannot be told then whether the file has been cut.
+    pub header_damaged: bool,
     /// Bytes the file is shorter than it was made: no crash does that. Records may be missing that nothing here speaks of.
     pub shortened_by: u64,
     /// Numbers that were given and cannot be read. Readers meet them as damage too: they are counted there.
@@ -292,8 +294,8 @@ impl Spool {
         let limits = options.limits()?;
         let mut recovery = Recovery { warnings: place::prepare(&disk, dir)?, ..Recovery::default() };
         let lock = place::lock(dir)?;
-        let making = Making { disk: &disk, dir, segment_bytes: limits.segment_bytes };
-        let recovered = recover::recover(&making, &mut recovery)?;
+        let place = recover::Place { disk: &disk, dir, segment_bytes: limits.segment_bytes };
+        let recovered = recover::recover(&place, &mut recovery)?;
         let last = *recovered.segments.back().expect("there is always one");
         let start = queue::Start {
             spool_id: recovered.spool_id,
