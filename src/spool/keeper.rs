@@ -83,6 +83,8 @@ impl Keeper {
     }
 
     pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let _guard = PanicGuard(&shared);
         loop {
             self.keep_cursors();
             self.prepare_ahead();
@@ -179,5 +181,16 @@ impl Keeper {
             self.shared.keeper.by(deadline);
         }
         woken.wake();
+    }
+}
+
+/// Without this thread nothing is reclaimed and nobody's deadline is kept: better to say so than to fill up in silence.
+struct PanicGuard<'a>(&'a Shared);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.queue.poison(std::io::Error::other("the spool's keeper thread panicked"));
+        }
     }
 }

@@ -253,13 +253,15 @@ impl Scanner {
         }
         let keep = if have.contains(&at) { (at - have.start) as usize..self.filled } else { 0..0 };
         let kept = keep.len();
-        self.window.copy_within(keep, 0);
-        (self.window_start, self.filled) = (at, kept);
         let size = CHUNK.max(len as usize);
         if self.window.len() < size || self.window.len() > size.saturating_mul(4) {
-            self.window.resize(size, 0);
-            self.window.shrink_to(size);
+            let mut window = vec![0; size];
+            window[..kept].copy_from_slice(&self.window[keep]);
+            self.window = window;
+        } else {
+            self.window.copy_within(keep, 0);
         }
+        (self.window_start, self.filled) = (at, kept);
         let end = self.window.len().min((self.bounds.limit - at) as usize);
         while self.filled < end {
             match self.file.read_at(&mut self.window[self.filled..end], at + self.filled as u64) {

@@ -19,6 +19,20 @@ use super::*;
 /// Long enough never to matter where things work.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Whether there is time for all of a large set of cases.
+fn long() -> bool {
+    std::env::var_os("AUDITWIRE_LONG_TESTS").is_some_and(|value| value == "1")
+}
+
+/// Waits until the spool's threads have brought something about.
+fn until(mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "it does not come about");
+        std::thread::yield_now();
+    }
+}
+
 /// Limits so small that a few records fill a segment.
 fn tiny() -> Options {
     Options { max_bytes: 1 << 20, segment_bytes: 2048, max_record_bytes: 512, ..Options::default() }

@@ -51,6 +51,9 @@ fn fault_04_truncation_at_every_offset() {
     let parts = anatomy(&segments(&bench.original)[last]);
     let end = parts.last().unwrap().1.end;
     for cut in 0..=end + 1 {
+        if !long() && cut % 3 > 0 && parts.iter().all(|(_, range)| cut.abs_diff(range.end) > 1) {
+            continue;
+        }
         bench.damage(last, |bytes| bytes.truncate(cut));
         let found = check(&bench.copy, records);
         let complete = parts.iter().filter(|(seq, range)| *seq > 0 && range.end <= cut).count() as u64;
@@ -83,7 +86,7 @@ fn fault_05_a_flip_anywhere_costs_exactly_the_record_it_hits() {
     for segment in [1, segments(&bench.original).len() - 1] {
         let parts = anatomy(&segments(&bench.original)[segment]);
         for (seq, range) in &parts {
-            for at in range.clone() {
+            for at in range.clone().step_by(if long() { 1 } else { 11 }) {
                 bench.damage(segment, |bytes| bytes[at] ^= 1 << (at % 8));
                 let found = check(&bench.copy, records);
                 // A group's header costs nothing: records stand for themselves.
