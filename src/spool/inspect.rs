@@ -96,7 +96,16 @@ impl Export {
         }
         let next = from.max(bases.first().copied().unwrap_or(1));
         let index = bases.partition_point(|&base| base <= next).saturating_sub(1);
-        Ok(Self { dir, spool_id: spool_id.unwrap_or(0), bases, index, next, scanner: None, noise: Vec::new(), headers_damaged })
+        Ok(Self {
+            dir,
+            spool_id: spool_id.unwrap_or(0),
+            bases,
+            index,
+            next,
+            scanner: None,
+            noise: Vec::new(),
+            headers_damaged,
+        })
     }
 
     /// The next record, or what is missing; `None` at the end.

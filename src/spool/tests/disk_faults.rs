@@ -72,7 +72,9 @@ fn fault_10_a_full_disk_refuses_and_acknowledging_frees_it() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(&refused, AppendError::Full { source: Some(source) } if source.kind() == io::ErrorKind::StorageFull));
+    assert!(
+        matches!(&refused, AppendError::Full { source: Some(source) } if source.kind() == io::ErrorKind::StorageFull)
+    );
     // Reading, acknowledging and reclaiming need no space.
     assert_eq!(drain(&mut reader).records, (1..=accepted).collect::<Vec<_>>());
     let before = segments(dir.path()).len();

@@ -80,7 +80,10 @@ fn too_large_is_said_before_anything_is_queued() {
     assert!(matches!(spool.append_all(&batch), Err(AppendError::TooLarge { .. })));
     assert_eq!(spool.append_all(&batch[..3]).unwrap(), 1);
     assert_eq!(spool.append(&[]).unwrap(), 4);
-    assert!(matches!(Spool::open(dir.path().join("x"), Options { max_bytes: 1000, ..tiny() }), Err(OpenError::Options { .. })));
+    assert!(matches!(
+        Spool::open(dir.path().join("x"), Options { max_bytes: 1000, ..tiny() }),
+        Err(OpenError::Options { .. })
+    ));
     assert!(!dir.path().join("x").exists());
 }
 
@@ -130,10 +133,10 @@ fn space_returns_when_every_destination_has_passed() {
     slow.acker().ack(all[2] - 1).unwrap();
     until(|| segment::list(dir.path()).unwrap()[0] == all[2]);
     let lag = spool.destinations();
-    assert_eq!(lag.iter().map(|lag| (lag.destination.as_str(), lag.records)).collect::<Vec<_>>(), [
-        ("fast", 0),
-        ("slow", 101 - all[2])
-    ]);
+    assert_eq!(
+        lag.iter().map(|lag| (lag.destination.as_str(), lag.records)).collect::<Vec<_>>(),
+        [("fast", 0), ("slow", 101 - all[2])]
+    );
     assert!(lag[0].bytes == 0 && lag[1].bytes > 0);
     assert!(spool.waiting_since("fast").is_none() && spool.waiting_since("slow").is_some());
     assert!(spool.remove_destination("slow").unwrap());
@@ -179,7 +182,8 @@ fn fault_16_a_full_spool_blocks_keeps_its_limit_and_drains_in_order() {
                 assert_eq!(seq, seen + 1);
                 seen = seq;
             }
-            let on_disk: u64 = segments(dir.path()).iter().map(|path| fs::metadata(path).map_or(0, |file| file.len())).sum();
+            let on_disk: u64 =
+                segments(dir.path()).iter().map(|path| fs::metadata(path).map_or(0, |file| file.len())).sum();
             // While a new segment has been begun, the one before may not have been shortened yet.
             assert!(on_disk <= options.max_bytes + options.segment_bytes, "{on_disk} bytes");
             assert!(spool.usage().bytes <= options.max_bytes);
