@@ -4,17 +4,15 @@
 //! the pending group and leaves an empty one: while one group is on its way to the device, the next one gathers.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::error::AppendError;
 use super::format::{
     ANSWERED_EARLY, GROUP_HEADER, GroupHeader, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, stamp_now,
 };
+use super::outcome::Outcome;
 use super::signal::{Signal, Woken};
 use super::sync::{Condvar, Mutex, MutexGuard};
 
@@ -503,64 +501,5 @@ impl Limits {
     /// Bytes a group may have: it must fit into a segment.
     pub(super) fn max_group(&self) -> u64 {
         self.segment_bytes - SEGMENT_HEADER
-    }
-}
-
-/// What became of a group, for all who have records in it.
-#[derive(Default)]
-pub(super) struct Outcome {
-    state: Mutex<OutcomeState>,
-}
-
-#[derive(Default)]
-struct OutcomeState {
-    result: Option<Result<(), AppendError>>,
-    wakers: Vec<Waker>,
-}
-
-impl Outcome {
-    fn lock(&self) -> MutexGuard<'_, OutcomeState> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn finish_later(&self, result: Result<(), AppendError>) -> Woken {
-        let mut state = self.lock();
-        state.result = Some(result);
-        Woken::from(std::mem::take(&mut state.wakers))
-    }
-
-    fn finish(&self, result: Result<(), AppendError>) {
-        self.finish_later(result).wake();
-    }
-
-    pub(super) fn wait(self: Arc<Self>) -> Settled {
-        Settled { outcome: self, place: None }
-    }
-}
-
-/// Done when a group's outcome is known.
-pub(super) struct Settled {
-    outcome: Arc<Outcome>,
-    /// Where our waker stands.
-    place: Option<usize>,
-}
-
-impl Future for Settled {
-    type Output = Result<(), AppendError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let outcome = Arc::clone(&self.outcome);
-        let mut state = outcome.lock();
-        if let Some(result) = &state.result {
-            return Poll::Ready(result.clone());
-        }
-        match self.place {
-            Some(place) => state.wakers[place].clone_from(context.waker()),
-            None => {
-                self.place = Some(state.wakers.len());
-                state.wakers.push(context.waker().clone());
-            }
-        }
-        Poll::Pending
     }
 }

@@ -4,8 +4,13 @@
 // The other names these files use are the real ones.
 use super::super::{error, format};
 
+#[allow(clippy::duplicate_mod, reason = "as above")]
+#[path = "../outcome.rs"]
+mod outcome;
+#[allow(dead_code, clippy::duplicate_mod, reason = "not all of it is needed here, and twice is the point")]
 #[path = "../queue.rs"]
 mod queue;
+#[allow(dead_code, clippy::duplicate_mod, reason = "as above")]
 #[path = "../signal.rs"]
 mod signal;
 mod sync {

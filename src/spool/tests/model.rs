@@ -80,7 +80,11 @@ struct Run<'a> {
     places: BTreeMap<usize, Place>,
     last: u64,
     oldest: u64,
+    /// The highest number that everyone had acknowledged at some time.
+    passed: u64,
     damaged: Vec<u64>,
+    /// Each is damaged once: after that we could not find our way in it.
+    damaged_segments: Vec<std::path::PathBuf>,
     seen: &'a Seen,
 }
 
@@ -91,7 +95,18 @@ impl<'a> Run<'a> {
         let dir = tempfile::tempdir().unwrap();
         let (spool, _) = open(dir.path(), OPTIONS());
         let (readers, places) = (BTreeMap::new(), BTreeMap::new());
-        Self { dir, spool, readers, places, last: 0, oldest: 1, damaged: Vec::new(), seen }
+        Self {
+            dir,
+            spool,
+            readers,
+            places,
+            last: 0,
+            oldest: 1,
+            passed: 0,
+            damaged: Vec::new(),
+            damaged_segments: Vec::new(),
+            seen,
+        }
     }
 
     fn step(&mut self, step: &Step) {
@@ -136,8 +151,13 @@ impl<'a> Run<'a> {
         let oldest = self.spool.shared.queue.lock().segments()[0].base;
         if oldest > std::mem::replace(&mut self.oldest, oldest) {
             count(&self.seen.reclaimed);
-            assert!(self.places.values().all(|place| place.acked + 1 >= oldest) && !self.places.is_empty());
         }
+        self.passed = self.passed.max(self.passed_by_all());
+        assert!(oldest <= self.passed + 1, "deleted before everyone had passed");
+    }
+
+    fn passed_by_all(&self) -> u64 {
+        self.places.values().map(|place| place.acked).min().unwrap_or(0)
     }
 
     fn append(&mut self, records: u64) {
@@ -155,8 +175,7 @@ impl<'a> Run<'a> {
                 count(&self.seen.full);
                 let oldest = segment::list(self.dir.path()).unwrap()[0];
                 // Full only while somebody, or nobody at all, has yet to pass the oldest segment, or a moment after that.
-                let passed = self.places.values().map(|place| place.acked).min().unwrap_or(0);
-                if passed == self.last {
+                if self.passed_by_all() == self.last {
                     until(|| segment::list(self.dir.path()).unwrap()[0] > oldest);
                 }
             }
@@ -214,6 +233,9 @@ impl<'a> Run<'a> {
         let sealed = segments(self.dir.path());
         let sealed = &sealed[..sealed.len() - 1];
         let Some(path) = sealed.get(segment.checked_rem(sealed.len()).unwrap_or(0)) else { return };
+        if self.damaged_segments.contains(path) {
+            return;
+        }
         let Ok(mut bytes) = fs::read(path) else { return };
         let records: Vec<_> = anatomy(path).into_iter().filter(|(seq, _)| *seq > 0).collect();
         let Some((seq, range)) = records.get(record.checked_rem(records.len()).unwrap_or(0)) else { return };
@@ -221,6 +243,7 @@ impl<'a> Run<'a> {
         bytes[range.start + record % range.len()] ^= 0x40;
         fs::write(path, bytes).unwrap();
         self.damaged.push(*seq);
+        self.damaged_segments.push(path.clone());
         self.reopen();
     }
 }

@@ -79,7 +79,9 @@ fn too_large_is_said_before_anything_is_queued() {
     let batch = vec![vec![b'x'; 512]; 4];
     assert!(matches!(spool.append_all(&batch), Err(AppendError::TooLarge { .. })));
     assert_eq!(spool.append_all(&batch[..3]).unwrap(), 1);
-    assert_eq!(spool.append(&[]).unwrap(), 4);
+    assert_eq!(spool.append(&[]).unwrap(), 4, "an empty record is one");
+    assert_eq!(spool.append_all(&[[0; 0]; 0]).unwrap(), 5, "no record is none");
+    assert_eq!(spool.durable_seq(), 4);
     assert!(matches!(
         Spool::open(dir.path().join("x"), Options { max_bytes: 1000, ..tiny() }),
         Err(OpenError::Options { .. })
@@ -342,4 +344,19 @@ fn reading_goes_on_while_others_append_and_segments_come_and_go() {
         fill(&spool, total);
     });
     until(|| segments(dir.path()).len() == 1);
+}
+
+#[test]
+fn handles_go_where_they_are_needed() {
+    fn send_and_sync<T: Send + std::marker::Sync>() {}
+    fn send<T: Send>(_: &T) {}
+    send_and_sync::<Spool>();
+    send_and_sync::<Reader>();
+    send_and_sync::<Acker>();
+    send_and_sync::<AppendError>();
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path(), tiny());
+    send(&spool.append_async(b""));
+    send(&spool.flush());
+    send(&spool.reader("siem", Start::End).unwrap().readable());
 }
