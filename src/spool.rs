@@ -91,6 +91,7 @@ mod error;
 mod format;
 mod inspect;
 mod keeper;
+mod layout;
 mod options;
 mod outcome;
 mod place;

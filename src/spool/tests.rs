@@ -19,6 +19,9 @@ use super::*;
 /// Long enough never to matter where things work.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// No number.
+const NONE: [u64; 0] = [];
+
 /// Whether there is time for all of a large set of cases.
 fn long() -> bool {
     std::env::var_os("AUDITWIRE_LONG_TESTS").is_some_and(|value| value == "1")

@@ -77,7 +77,7 @@ fn fault_02_death_at_every_change_and_again_in_recovery() {
             let start = reader.position();
             assert!(start <= acked.max(later) + 1, "nothing is skipped");
             let found = drain(&mut reader);
-            assert_eq!(found.lost, [], "died after {first} and {second} changes: {recovery:?}");
+            assert_eq!(found.lost, NONE, "died after {first} and {second} changes: {recovery:?}");
             assert!(found.records.iter().copied().eq(start..recovery.next_seq));
             assert!(recovery.next_seq > accepted, "died after {first} and {second}: accepted {accepted}, {recovery:?}");
             assert_eq!(spool.append(&payload(recovery.next_seq)).unwrap(), recovery.next_seq);

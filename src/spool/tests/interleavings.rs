@@ -2,7 +2,7 @@
 //! It is compiled a second time here, with these locks in the place of the real ones.
 
 // The other names these files use are the real ones.
-use super::super::{error, format};
+use super::super::{error, format, layout};
 
 #[allow(clippy::duplicate_mod, reason = "as above")]
 #[path = "../outcome.rs"]
@@ -24,7 +24,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use error::AppendError;
-use queue::{Limits, Place, Queue, Refusal, Segment, Start, Work};
+use layout::{Limits, Place};
+use queue::{Queue, Refusal, Segment, Start, Work};
 use signal::{Changed, HasSignal, Signal};
 
 struct Readable<'a>(&'a Queue);

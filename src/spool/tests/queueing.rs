@@ -26,7 +26,7 @@ fn what_is_appended_is_read_acknowledged_and_still_there_after_reopening() {
     assert_eq!(drain(&mut reader).records, (8..=12).collect::<Vec<_>>(), "it is not new: it goes on");
     assert_eq!(spool.append(&payload(13)).unwrap(), 13);
     assert_eq!(drain(&mut reader).records, [13]);
-    assert_eq!(drain(&mut spool.reader("late", Start::End).unwrap()).records, []);
+    assert_eq!(drain(&mut spool.reader("late", Start::End).unwrap()).records, NONE);
     reader.rewind();
     assert_eq!(reader.position(), 8);
 }
@@ -280,7 +280,7 @@ fn an_interval_answers_before_the_sync_and_shows_records_after_it() {
     let (spool, _) = open(dir.path(), options);
     let mut reader = spool.reader("siem", Start::Oldest).unwrap();
     assert_eq!(spool.append(&payload(1)).unwrap(), 1);
-    assert_eq!(drain(&mut reader).records, []);
+    assert_eq!(drain(&mut reader).records, NONE);
     pollster::block_on(spool.flush()).unwrap();
     assert_eq!(drain(&mut reader).records, [1]);
     for n in 2..=60 {
@@ -335,7 +335,7 @@ fn reading_goes_on_while_others_append_and_segments_come_and_go() {
                 while seen < total {
                     assert_eq!(reader.wait(PATIENCE), Ready::More);
                     let found = drain(&mut reader);
-                    assert_eq!(found.lost, []);
+                    assert_eq!(found.lost, NONE);
                     seen = found.records.last().copied().unwrap_or(seen);
                     reader.acker().ack(seen).unwrap();
                 }
