@@ -311,7 +311,6 @@ impl Queue {
         state.starved = true;
         state.planned = state.layout;
         let Some(group) = state.in_flight.take() else { return };
-        state.next_seq = group.first_seq;
         state.pending_first = group.first_seq;
         let woken = state.fail_pending(&error);
         drop(state);

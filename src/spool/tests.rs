@@ -36,6 +36,11 @@ fn until(mut done: impl FnMut() -> bool) {
     }
 }
 
+/// A folder for tests that open a spool very often: in memory where there is such a place, since no device is to be waited for.
+fn quick_folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// Limits so small that a few records fill a segment.
 fn tiny() -> Options {
     Options { max_bytes: 1 << 20, segment_bytes: 2048, max_record_bytes: 512, ..Options::default() }

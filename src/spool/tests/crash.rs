@@ -61,7 +61,7 @@ fn live(disk: Disk, dir: &Path, from: u64) -> (u64, u64) {
 
 #[test]
 fn fault_02_death_at_every_change_and_again_in_recovery() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     let (born, once) = (dir.path().join("born"), dir.path().join("once"));
     let (all, lifetime) = disk(u64::MAX);
     live(all, &born, 0);

@@ -11,7 +11,7 @@ struct Bench {
 
 impl Bench {
     fn new(records: u64) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = quick_folder();
         let (original, copy) = (dir.path().join("original"), dir.path().join("copy"));
         make(&original, records);
         Self { _dir: dir, original, copy }
@@ -64,7 +64,7 @@ fn fault_04_truncation_at_every_offset() {
 
 #[test]
 fn fault_04_a_cut_file_is_reported_and_the_numbers_of_a_cut_group_are_named() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     let (spool, _) = open(dir.path(), tiny());
     spool.append_all(&[payload(1), payload(2), payload(3)]).unwrap();
     drop(spool);
@@ -144,7 +144,7 @@ fn fault_06_any_length_is_survived() {
 #[test]
 fn fault_06_payloads_full_of_false_records_are_searched_in_bounded_time() {
     // Each 24 bytes look like a record with the right number and a great length.
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     let options = Options { max_record_bytes: 4 << 20, ..Options::default() };
     let (spool, _) = open(dir.path(), options);
     let mut mimicry = Vec::new();
@@ -198,7 +198,7 @@ fn fault_07_zeros_and_garbage_at_the_end_are_no_records() {
 
 #[test]
 fn a_group_torn_before_anyone_was_answered_gives_its_numbers_back() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     let (spool, _) = open(dir.path(), tiny());
     spool.append_all(&[payload(1), payload(2), payload(3)]).unwrap();
     drop(spool);
@@ -241,7 +241,7 @@ fn fault_09_a_missing_segment_is_named_and_the_rest_delivered() {
 
 #[test]
 fn a_segment_that_vanishes_under_a_reader_is_named_too() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     make(dir.path(), 40);
     let (spool, _) = open(dir.path(), tiny());
     let mut reader = spool.reader("siem", Start::Oldest).unwrap();
@@ -272,7 +272,7 @@ fn a_damaged_header_of_a_segment_costs_no_record() {
 
 #[test]
 fn what_cannot_be_judged_is_refused_untouched_and_auditing_goes_on_beside_it() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     let place = dir.path().join("spool");
     make(&place, 3);
     let path = segments(&place).remove(0);
@@ -296,7 +296,7 @@ fn what_cannot_be_judged_is_refused_untouched_and_auditing_goes_on_beside_it() {
 
 #[test]
 fn a_file_of_another_spool_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     let (here, there) = (dir.path().join("here"), dir.path().join("there"));
     make(&here, 40);
     make(&there, 40);

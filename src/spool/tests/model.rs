@@ -92,7 +92,7 @@ const OPTIONS: fn() -> Options = || Options { max_bytes: 12 << 10, on_full: OnFu
 
 impl<'a> Run<'a> {
     fn new(seen: &'a Seen) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = quick_folder();
         let (spool, _) = open(dir.path(), OPTIONS());
         let (readers, places) = (BTreeMap::new(), BTreeMap::new());
         Self {
@@ -251,7 +251,7 @@ impl<'a> Run<'a> {
 #[test]
 fn fault_38_random_operations_against_a_model() {
     let seen = Seen::default();
-    let cases = if long() { 1000 } else { 40 };
+    let cases = if long() { 500 } else { 40 };
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let steps = proptest::collection::vec(step(), 1..120);

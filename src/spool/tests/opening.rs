@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn fault_13_a_second_opener_is_told_who_has_it() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     let (spool, _) = open(dir.path(), tiny());
     fill(&spool, 3);
     let refused = Spool::open(dir.path(), tiny()).err().unwrap();
@@ -20,7 +20,7 @@ fn fault_13_a_second_opener_is_told_who_has_it() {
 
 #[test]
 fn fault_14_another_version_is_refused_and_nothing_is_discarded() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     make(dir.path(), 40);
     let all = segments(dir.path());
     for path in [&all[0], &all[all.len() - 1]] {
@@ -45,7 +45,7 @@ fn fault_14_another_version_is_refused_and_nothing_is_discarded() {
 
 #[test]
 fn only_the_owner_may_read_it() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     let place = dir.path().join("a/b/spool");
     let (spool, recovery) = open(&place, tiny());
     assert!(!recovery.warnings.iter().any(|warning| matches!(warning, Warning::OpenToOthers { .. })));
@@ -66,7 +66,7 @@ fn only_the_owner_may_read_it() {
 
 #[test]
 fn what_an_interrupted_creation_left_is_removed() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     make(dir.path(), 5);
     fs::write(dir.path().join("segment.tmp"), vec![1; 100]).unwrap();
     let (spool, recovery) = open(dir.path(), tiny());
@@ -77,7 +77,7 @@ fn what_an_interrupted_creation_left_is_removed() {
 
 #[test]
 fn a_segment_of_nothing_but_garbage_is_made_blank() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     drop(open(dir.path(), tiny()));
     let path = segments(dir.path()).remove(0);
     let mut bytes = fs::read(&path).unwrap();
@@ -107,7 +107,7 @@ fn with_cursor(dir: &Path, acked: u64) -> std::path::PathBuf {
 
 #[test]
 fn fault_08_a_cursor_survives_damage_to_the_newer_slot_and_every_other_byte() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     let original = dir.path().join("original");
     let path = with_cursor(&original, 33);
     let bytes = fs::read(&path).unwrap();
@@ -127,7 +127,7 @@ fn fault_08_a_cursor_survives_damage_to_the_newer_slot_and_every_other_byte() {
 
 #[test]
 fn fault_08_a_cursor_that_is_missing_cut_empty_or_foreign_starts_at_the_oldest() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     let (original, foreign) = (dir.path().join("original"), dir.path().join("foreign"));
     let path = with_cursor(&original, 33);
     let bytes = fs::read(&path).unwrap();
@@ -150,7 +150,7 @@ fn fault_08_a_cursor_that_is_missing_cut_empty_or_foreign_starts_at_the_oldest()
 
 #[test]
 fn fault_08_a_cursor_ahead_of_the_data_proves_that_numbers_were_given() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     with_cursor(dir.path(), 55);
     let bases = segment::list(dir.path()).unwrap();
     let gone = bases[bases.len() - 2];
@@ -170,7 +170,7 @@ fn fault_08_a_cursor_ahead_of_the_data_proves_that_numbers_were_given() {
 
 #[test]
 fn fault_08_a_cursor_that_points_to_a_deleted_segment_goes_on_and_says_what_is_missing() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     let path = with_cursor(dir.path(), 5);
     let old = fs::read(&path).unwrap();
     let (spool, _) = open(dir.path(), tiny());
@@ -189,7 +189,7 @@ fn fault_08_a_cursor_that_points_to_a_deleted_segment_goes_on_and_says_what_is_m
 
 #[test]
 fn a_spool_without_segments_never_gives_a_number_twice() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     with_cursor(dir.path(), 55);
     let id = status(dir.path()).unwrap().id;
     segments(dir.path()).iter().for_each(|path| fs::remove_file(path).unwrap());
@@ -202,7 +202,7 @@ fn a_spool_without_segments_never_gives_a_number_twice() {
 
 #[test]
 fn names_of_destinations_are_kept_whatever_they_contain() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     let names = ["", "..", "a/b", "Größe %41", "https://x.example:4317/?q=1", "x".repeat(60).leak()];
     let (spool, _) = open(dir.path(), tiny());
     for name in names {

@@ -198,7 +198,7 @@ fn check(image: &Path, accepted: u64, acked: u64, options: Options) {
 }
 
 fn run(options: Options, every: u64, seed: u64) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     let cutter = Arc::new(Cutter {
         model: Mutex::new((Model::default(), fastrand::Rng::with_seed(seed))),
         accepted: AtomicU64::new(0),
@@ -234,21 +234,21 @@ fn run(options: Options, every: u64, seed: u64) {
 
 #[test]
 fn fault_03_what_was_accepted_survives_a_power_cut_at_any_change() {
-    for seed in 0..if long() { 30 } else { 2 } {
+    for seed in 0..if long() { 10 } else { 2 } {
         run(tiny(), if long() { 1 } else { 3 }, seed);
     }
 }
 
 #[test]
 fn fault_03_with_an_interval_a_power_cut_costs_only_what_was_not_synced() {
-    for seed in 0..if long() { 30 } else { 2 } {
+    for seed in 0..if long() { 10 } else { 2 } {
         run(Options { sync: Sync::Interval(Duration::from_millis(3)), ..tiny() }, if long() { 1 } else { 3 }, seed);
     }
 }
 
 #[test]
 fn the_model_agrees_with_the_disk() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_folder();
     let recorder = Arc::new(Recorder(Mutex::default()));
     let place = dir.path().join("spool");
     let (spool, _) = Spool::open_on(Disk { script: Some(recorder.clone()) }, &place, tiny()).unwrap();
