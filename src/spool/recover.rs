@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::cursor::{self, Cursor, Slot};
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, is_full};
 use super::error::OpenError;
 use super::format::{BadHeader, SEGMENT_HEADER, SegmentHeader, stamp_now};
 use super::queue::Segment;
@@ -138,7 +138,13 @@ impl Place<'_> {
             self.renew(&last, spool_id).map_err(OpenError::io(path))?;
             return Ok((last.file, self.segment_bytes));
         }
-        let file = self.new_segment(spool_id, next_seq, last.base)?;
+        let file = match self.new_segment(spool_id, next_seq, last.base) {
+            // The unused rest of the old segment makes room. A crash right now would make the next opening wonder about its length.
+            Err(OpenError::Io { source, .. }) if is_full(&source) && last.file.set_len(last.end).is_ok() => {
+                self.new_segment(spool_id, next_seq, last.base)?
+            }
+            made => made?,
+        };
         // Only gives space back: the new segment's first number says already where the old one ends.
         let _ = last.file.set_len(last.end);
         segments.push_back(Segment { base: next_seq, bytes: SEGMENT_HEADER });

@@ -89,6 +89,32 @@ fn fault_10_a_full_disk_refuses_and_acknowledging_frees_it() {
 }
 
 #[test]
+fn fault_10_a_torn_spool_opens_on_a_full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    make(dir.path(), 5);
+    let path = segments(dir.path()).remove(0);
+    let mut bytes = fs::read(&path).unwrap();
+    let end = anatomy(&path).last().unwrap().1.end;
+    bytes[end..end + 30].fill(1);
+    fs::write(&path, bytes).unwrap();
+    let script = Arc::new(Scripted::default());
+    let mut room = false;
+    script.now(move |change| match change {
+        Change::SetLength(..) => {
+            room = true;
+            Ok(None)
+        }
+        _ if room => Ok(None),
+        change => no_space(change),
+    });
+    let (spool, recovery) = Spool::open_on(Disk { script: Some(script) }, dir.path(), tiny()).unwrap();
+    let tail = recovery.tail.unwrap();
+    assert!(tail.saved.is_none() && tail.torn_bytes == 30, "{tail:?}");
+    assert_eq!(spool.append(&payload(6)).unwrap(), 6);
+    assert_eq!(read_all(&spool).records, [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
 fn fault_10_blocked_appends_go_on_by_themselves_when_there_is_space() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, script) = scripted(dir.path(), tiny());
