@@ -12,6 +12,7 @@ mod resume;
 mod send;
 mod show;
 mod signals;
+mod spool;
 mod validate;
 
 use std::io::{self, Write as _};
@@ -49,6 +50,7 @@ enum Command {
     Validate(validate::Args),
     Convert(convert::Args),
     Demo(demo::Args),
+    Spool(spool::Args),
     /// Print a completion script for a shell
     ///
     /// bash: source <(auditwire completions bash)
@@ -69,6 +71,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Validate(args) => validate::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Demo(args) => demo::run(&args),
+        Command::Spool(args) => spool::run(args),
         Command::Completions { shell } => completions(shell).map(|()| Exit::Success),
     };
     result.unwrap_or_else(|error| exit::report(&error)).into()

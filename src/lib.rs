@@ -94,6 +94,7 @@ mod jsonl;
 mod ledger;
 mod otlp;
 mod pipeline;
+mod spooled;
 mod spooling;
 mod stream;
 mod streamer;
@@ -108,4 +109,5 @@ pub use event::{
     ActorInfo, AuditEvent, EventMetadata, EventOutcome, PolicyInfo, Product, ResourceInfo, new_audit_event, set_product,
 };
 pub use ledger::DestinationState;
+pub use spooled::{SpooledEvent, SpooledEvents, spooled_events};
 pub use streamer::{AuditStreamer, Builder, Receipt, State};
