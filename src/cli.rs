@@ -3,6 +3,7 @@
 mod check;
 mod convert;
 mod demo;
+mod dlq;
 mod documents;
 mod exit;
 mod progress;
@@ -13,6 +14,7 @@ mod send;
 mod show;
 mod signals;
 mod spool;
+mod targets;
 mod validate;
 
 use std::io::{self, Write as _};
@@ -51,6 +53,7 @@ enum Command {
     Convert(convert::Args),
     Demo(demo::Args),
     Spool(spool::Args),
+    Dlq(dlq::Args),
     /// Print a completion script for a shell
     ///
     /// bash: source <(auditwire completions bash)
@@ -72,6 +75,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Convert(args) => convert::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Spool(args) => spool::run(args),
+        Command::Dlq(args) => dlq::run(args),
         Command::Completions { shell } => completions(shell).map(|()| Exit::Success),
     };
     result.unwrap_or_else(|error| exit::report(&error)).into()

@@ -73,6 +73,7 @@
 //! - The stock OTLP exporter: it hides partial success and statuses, and costs several times the CPU.
 
 pub mod config;
+pub mod dead_letters;
 pub mod error;
 pub mod event;
 pub mod notice;

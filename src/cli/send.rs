@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use auditwire::config::env::{self, Environment};
-use auditwire::config::{Config, ConfigError, DestinationKind, Spool, stream, units};
+use auditwire::config::{Config, ConfigError, DestinationKind, Spool, units};
 use auditwire::{AuditStreamer, State};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
@@ -20,7 +20,7 @@ use super::progress::Progress;
 use super::reader::{self, Batch, Counts, Reader, Rejects};
 use super::resume::Positions;
 use super::signals::Signals;
-use super::{check, documents, print};
+use super::{check, documents, print, targets};
 
 /// Send audit events from files or standard input
 ///
@@ -187,25 +187,7 @@ fn resumable(config: &Config, sources: &[PathBuf]) -> Result<PathBuf> {
 }
 
 fn config(args: &Args) -> Result<Config> {
-    let environment = environment(args);
-    let mut warnings = Vec::new();
-    let mut config = if let Some(path) = &args.config {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
-            setting: "--config".into(),
-            value: Some(path.display().to_string()),
-            why: error.to_string(),
-        })?;
-        stream::parse(&text, &path.display().to_string(), &environment, &mut warnings)?
-    } else if args.to.is_empty() {
-        env::config(&environment, &mut warnings)?
-    } else {
-        let mut config = env::settings(&environment, &mut warnings)?;
-        if config.disabled.is_none() {
-            config.destinations = env::targets(&environment, args.to.iter().map(String::as_str), &mut warnings)?;
-        }
-        config
-    };
-    warn(&warnings);
+    let mut config = targets::resolve(&environment(args), args.config.as_deref(), &args.to)?;
     if let Some(dir) = &args.spool {
         // A configuration file may name another folder, or none.
         let spool = config.spool.take().unwrap_or_else(|| Spool::new(dir));
@@ -214,8 +196,6 @@ fn config(args: &Args) -> Result<Config> {
     if let Some(path) = &args.dead_letters {
         config.dead_letter_path.clone_from(path);
     }
-    // Somebody is watching: a destination that does not answer is said at once.
-    config.max_retries = 0;
     Ok(config)
 }
 
@@ -229,17 +209,11 @@ fn environment(args: &Args) -> Environment {
 fn traceparent() -> Result<Option<SpanContext>> {
     let mut warnings = Vec::new();
     let span = env::traceparent(&Environment::of_process(), &mut warnings)?;
-    warn(&warnings);
+    targets::warn(&warnings);
     Ok(span.map(|span| {
         let (trace, id) = (TraceId::from_bytes(span.trace_id), SpanId::from_bytes(span.span_id));
         SpanContext::new(trace, id, TraceFlags::new(span.flags), true, TraceState::default())
     }))
-}
-
-fn warn(warnings: &[String]) {
-    for warning in warnings {
-        exit::say(format_args!("warning: {warning}"));
-    }
 }
 
 /// How long things may take.
