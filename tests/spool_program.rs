@@ -118,12 +118,12 @@ async fn kill_at_random(events: usize, kills: usize, most: Duration, grow: bool)
     assert!(ended.success(), "the last run delivers everything: {ended}");
     inbox.stop().await;
 
-    let times = inbox.first_arrivals();
+    let times = inbox.times();
     let missing = (0..events).filter(|n| !times.contains_key(&*format!("u-{n:07}"))).count();
     let last = inbox.assert_dense();
     let sent_twice = last as usize - events;
     let repeated = inbox.repeated();
-    println!(
+    eprintln!(
         "{events} events, {killed} kills, {} times down: {} distinct, {missing} missing, {sent_twice} accepted twice, \
          {repeated} delivered twice, {:.1?}",
         inbox.stops,

@@ -7,6 +7,8 @@ use std::time::Duration;
 use auditwire::config::{Body, Destination, DestinationKind, Otlp};
 use auditwire::receiver::{ANY_PORT, Options, Receiver, Script, attribute, json, records, uid};
 use auditwire::receiver::{Payload, Received};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value as Any};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use serde_json::Value;
 
 /// One record that was accepted.
@@ -86,6 +88,9 @@ impl Inbox {
             Some(receiver) => {
                 while let Ok(Some(received)) = tokio::time::timeout_at(until, receiver.next()).await {
                     self.arrivals.extend(arrivals(&received));
+                    if tokio::time::Instant::now() >= until {
+                        break;
+                    }
                 }
             }
         }
@@ -102,11 +107,11 @@ impl Inbox {
 
     /// Different events that came.
     pub fn distinct(&self) -> usize {
-        self.first_arrivals().len()
+        self.times().len()
     }
 
     /// How often each event came.
-    pub fn first_arrivals(&self) -> HashMap<&str, usize> {
+    pub fn times(&self) -> HashMap<&str, usize> {
         let mut times = HashMap::new();
         self.arrivals.iter().for_each(|arrival| *times.entry(&*arrival.uid).or_default() += 1);
         times
@@ -146,17 +151,19 @@ fn arrivals(received: &Received) -> Vec<Arrival> {
     if !received.accepted() {
         return Vec::new();
     }
-    let arrival = |record| {
-        let body = match attribute(record, "log.record.uid").and(record.body.as_ref()).map(json) {
-            Some(Value::String(text)) => serde_json::from_str(&text).unwrap_or_default(),
-            body => body.unwrap_or_default(),
+    let arrival = |record: &LogRecord| {
+        let sequence = attribute(record, "ocsf.metadata.sequence").and_then(|value| json(value).as_u64());
+        // A body as a map is only looked at where it has to be: there may be many.
+        let body = match &record.body {
+            Some(AnyValue { value: Some(Any::StringValue(text)) }) => serde_json::from_str(text).unwrap_or_default(),
+            Some(body) if sequence.is_none() => json(body),
+            _ => Value::Null,
         };
-        let stream = body["metadata"]["loggers"][0]["uid"].as_str().map(str::to_owned);
         Arrival {
-            sequence: attribute(record, "ocsf.metadata.sequence").and_then(|value| json(value).as_u64()),
+            sequence,
             uid: uid(record).expect("every record has its uid").to_owned(),
-            stream,
-            gap: gap(&body),
+            stream: body["metadata"]["loggers"][0]["uid"].as_str().map(str::to_owned),
+            gap: if sequence.is_none() { gap(&body) } else { None },
         }
     };
     records(request).map(arrival).collect()
