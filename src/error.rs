@@ -141,14 +141,8 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.0 {
-            Kind::Config(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+// No source: what a configuration error says is said by this one already.
+impl std::error::Error for Error {}
 
 impl From<spool::AppendError> for Error {
     fn from(error: spool::AppendError) -> Self {

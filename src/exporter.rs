@@ -7,6 +7,7 @@ mod file;
 mod http;
 mod otlp_grpc;
 mod otlp_http;
+mod pool;
 mod stdout;
 mod tls;
 mod webhook;
@@ -19,6 +20,8 @@ use opentelemetry::StringValue;
 use opentelemetry::logs::AnyValue;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{LogBatch, SdkLogRecord};
+
+pub(crate) use pool::Pool;
 
 use crate::config::{Body, ConfigError, Destination, DestinationKind, Format, Protocol};
 use crate::ocsf;
@@ -107,8 +110,8 @@ pub(crate) enum Encoding {
 
 impl Encoding {
     /// Encodes a batch. A defect that makes one record panic costs that record its delivery, not its batch and not the thread.
-    pub(crate) fn batch(&self, records: &LogBatch<'_>) -> Batch {
-        let mut payload = Vec::new();
+    pub(crate) fn batch(&self, records: &LogBatch<'_>, pool: &Pool) -> Batch {
+        let mut payload = pool.take();
         let (mut ends, mut events, mut unencodable) = (Vec::new(), Vec::new(), Vec::new());
         for (record, _) in records.iter() {
             let event = match record.body() {
@@ -125,7 +128,7 @@ impl Encoding {
                 unencodable.push(event);
             }
         }
-        Batch { payload: Bytes::from(payload), ends, events, unencodable }
+        Batch { payload: pool.lend(payload), ends, events, unencodable }
     }
 
     fn record(&self, record: &SdkLogRecord, out: &mut Vec<u8>) {

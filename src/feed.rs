@@ -11,13 +11,14 @@ use crate::retry::Backoff;
 use crate::spool::{Damage, Item, Reader, Ready, SeqRange};
 use crate::stream::Stream;
 
-/// An event as the spool holds it: when it was accepted (nanoseconds since the epoch, little-endian), then its OCSF JSON.
-pub(crate) fn to_record(event: &str, observed: SystemTime) -> Vec<u8> {
+/// Bytes in front of an event in a record.
+pub(crate) const STAMP_BYTES: usize = 8;
+
+/// What stands in front of an event in a record of the spool: when it was accepted, in nanoseconds since the epoch, little-endian.
+/// The event's OCSF JSON follows.
+pub(crate) fn stamp(observed: SystemTime) -> [u8; STAMP_BYTES] {
     let nanos = observed.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-    let mut record = Vec::with_capacity(8 + event.len());
-    record.extend_from_slice(&nanos.to_le_bytes());
-    record.extend_from_slice(event.as_bytes());
-    record
+    nanos.to_le_bytes()
 }
 
 /// The event in a record, and when it was accepted; `None` for a record that somebody else wrote.
@@ -125,7 +126,8 @@ mod tests {
     #[test]
     fn a_record_holds_the_event_and_its_time() {
         let observed = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_793_607_247_120_394_001);
-        assert_eq!(from_record(&to_record("{\"ä\":1}", observed)), Some(("{\"ä\":1}", observed)));
+        let record = [&stamp(observed), "{\"ä\":1}".as_bytes()].concat();
+        assert_eq!(from_record(&record), Some(("{\"ä\":1}", observed)));
         assert_eq!(from_record(b"short"), None);
         assert_eq!(from_record(b"12345678\xff"), None);
     }

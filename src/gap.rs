@@ -54,7 +54,9 @@ impl Gap {
                 .with_attribute("first_sequence", self.first_sequence)
                 .with_attribute("last_sequence", self.last_sequence),
         );
-        stream.encode(&event, None)
+        let mut text = Vec::new();
+        stream.encode(&event, None, &mut text);
+        String::from_utf8(text).expect("the encoder writes UTF-8")
     }
 }
 

@@ -158,15 +158,13 @@ impl<'a> Reader<'a> {
         let mut at = start + 1;
         let mut escaped = false;
         loop {
-            match bytes.get(at) {
-                Some(b'"') => break,
-                Some(b'\\') => {
-                    escaped = true;
-                    at += 2;
-                }
-                Some(_) => at += 1,
-                None => return Err(Malformed(start)),
+            let rest = bytes.get(at..).ok_or(Malformed(start))?;
+            at += memchr::memchr2(b'"', b'\\', rest).ok_or(Malformed(start))?;
+            if bytes[at] == b'"' {
+                break;
             }
+            escaped = true;
+            at += 2;
         }
         self.at = at + 1;
         Ok(Str { quoted: &self.text[start..self.at], escaped })

@@ -36,8 +36,8 @@ pub(crate) const SCOPE_VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) fn log_record(record: &SdkLogRecord, body: Body, out: &mut Vec<u8>) {
     // ScopeLogs.log_records = 2; a record is rarely below 128 bytes and rarely above 16 KiB: two bytes of length.
     nested(out, 2, 2, |out| {
-        if let Some(time) = record.timestamp() {
-            fixed64(out, 1, nanos(time));
+        if let Some(nanos) = record.timestamp().and_then(nanos) {
+            fixed64(out, 1, nanos);
         }
         if let Some(severity) = record.severity_number() {
             varint_field(out, 2, severity as u64);
@@ -63,8 +63,8 @@ pub(crate) fn log_record(record: &SdkLogRecord, body: Body, out: &mut Vec<u8>) {
                 bytes(out, 10, &context.span_id.to_bytes());
             }
         }
-        if let Some(time) = record.observed_timestamp() {
-            fixed64(out, 11, nanos(time));
+        if let Some(nanos) = record.observed_timestamp().and_then(nanos) {
+            fixed64(out, 11, nanos);
         }
         if let Some(name) = record.event_name() {
             bytes(out, 12, name.as_bytes());
@@ -102,8 +102,9 @@ fn message(event: &str) -> Option<String> {
     None
 }
 
-fn nanos(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+/// Nanoseconds since the epoch. A time that they cannot hold (before 1970, after 2554) is unknown to OTLP, and stays in the body.
+fn nanos(time: SystemTime) -> Option<u64> {
+    u64::try_from(time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_nanos()).ok()
 }
 
 /// What stands around the records of a request: `ResourceLogs` of one resource and `ScopeLogs` of our one scope.

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::{Config, Destination};
 use crate::delivery::Delivery;
 use crate::error::{Error, Kind};
-use crate::exporter::{self, Encoding, Exporter};
+use crate::exporter::{self, Encoding, Exporter, Pool};
 use crate::feed::Feed;
 use crate::intake::{Intake, Parts, Spooled};
 use crate::jsonl::JsonLines;
@@ -80,8 +80,9 @@ impl Pipeline {
             .build();
         // One batch is being sent, one waits here, one is encoded and waits to get here: sending never waits for encoding.
         let (batches, encoded) = mpsc::channel(1);
-        let processor =
-            BatchLogProcessor::builder(Encoder { encoding, batches }).with_batch_config(processor_config).build();
+        let processor = BatchLogProcessor::builder(Encoder { encoding, pool: Pool::default(), batches })
+            .with_batch_config(processor_config)
+            .build();
         // The user's processors come first: what they change is what we export.
         let provider = (shared.extend)(name, SdkLoggerProvider::builder().with_resource(shared.resource.clone()))
             .with_log_processor(processor)
@@ -149,6 +150,7 @@ impl Ending {
 #[derive(Debug)]
 struct Encoder {
     encoding: Encoding,
+    pool: Pool,
     batches: mpsc::Sender<exporter::Batch>,
 }
 
@@ -156,7 +158,7 @@ impl LogExporter for Encoder {
     /// Returns once the batch is in the bounded window in front of the delivery task, whose records keep their credits. It is an
     /// error only when delivery has stopped.
     async fn export(&self, records: LogBatch<'_>) -> OTelSdkResult {
-        let batch = self.encoding.batch(&records);
+        let batch = self.encoding.batch(&records, &self.pool);
         self.batches.send(batch).await.map_err(|_| OTelSdkError::AlreadyShutdown)
     }
 }

@@ -26,121 +26,132 @@ pub const MAX_ATTRIBUTE_BYTES: usize = 1024;
 /// Attribute that identifies a record; the same id twice is a duplicate (OTel semantic conventions).
 pub const UID: &str = "log.record.uid";
 
-/// An object of the event that holds promoted values: its path there is its place in this tree.
-struct Node {
-    scalars: &'static [(&'static str, &'static str)],
-    objects: &'static [(&'static str, Node)],
+/// An object of the event that holds promoted values.
+#[derive(Debug, Clone, Copy)]
+enum Parent {
+    Event,
+    Metadata,
+    Product,
+    Actor,
+    ActorUser,
+    ActorSession,
+    User,
+    SrcEndpoint,
+    DstEndpoint,
+    Api,
+    ApiService,
+    Resource,
 }
 
-const LEAF: &[(&str, Node)] = &[];
+/// What becomes of a member of it.
+enum Promotion {
+    /// It is an attribute under this key.
+    Attribute(&'static str),
+    /// Members of it are.
+    Object(Parent),
+    /// It stays in the body alone.
+    None,
+}
 
-/// The closed list: key in the event, attribute key.
-const PROMOTED: Node = Node {
-    scalars: &[
-        ("class_uid", "ocsf.class_uid"),
-        ("class_name", "ocsf.class_name"),
-        ("category_uid", "ocsf.category_uid"),
-        ("category_name", "ocsf.category_name"),
-        ("activity_id", "ocsf.activity_id"),
-        ("activity_name", "ocsf.activity_name"),
-        ("type_uid", "ocsf.type_uid"),
-        ("type_name", "ocsf.type_name"),
-        ("severity_id", "ocsf.severity_id"),
-        ("severity", "ocsf.severity"),
-        ("status_id", "ocsf.status_id"),
-        ("status", "ocsf.status"),
-        ("status_code", "ocsf.status_code"),
-        ("status_detail", "ocsf.status_detail"),
-        ("message", "ocsf.message"),
-        ("action_id", "ocsf.action_id"),
-        ("action", "ocsf.action"),
-        ("disposition_id", "ocsf.disposition_id"),
-    ],
-    objects: &[
-        (
-            "metadata",
-            Node {
-                scalars: &[
-                    ("version", "ocsf.metadata.version"),
-                    ("uid", "ocsf.metadata.uid"),
-                    ("event_code", "ocsf.metadata.event_code"),
-                    ("tenant_uid", "ocsf.metadata.tenant_uid"),
-                    ("correlation_uid", "ocsf.metadata.correlation_uid"),
-                    ("sequence", "ocsf.metadata.sequence"),
-                    ("profiles", "ocsf.metadata.profiles"),
-                ],
-                objects: &[(
-                    "product",
-                    Node {
-                        scalars: &[
-                            ("name", "ocsf.metadata.product.name"),
-                            ("vendor_name", "ocsf.metadata.product.vendor_name"),
-                        ],
-                        objects: LEAF,
-                    },
-                )],
-            },
-        ),
-        (
-            "actor",
-            Node {
-                scalars: &[("app_name", "ocsf.actor.app_name")],
-                objects: &[
-                    (
-                        "user",
-                        Node {
-                            scalars: &[
-                                ("uid", "ocsf.actor.user.uid"),
-                                ("name", "ocsf.actor.user.name"),
-                                ("email_addr", "ocsf.actor.user.email_addr"),
-                                ("type_id", "ocsf.actor.user.type_id"),
-                            ],
-                            objects: LEAF,
-                        },
-                    ),
-                    ("session", Node { scalars: &[("uid", "ocsf.actor.session.uid")], objects: LEAF }),
-                ],
-            },
-        ),
-        ("user", Node { scalars: &[("uid", "ocsf.user.uid"), ("name", "ocsf.user.name")], objects: LEAF }),
-        (
-            "src_endpoint",
-            Node {
-                scalars: &[
-                    ("ip", "ocsf.src_endpoint.ip"),
-                    ("port", "ocsf.src_endpoint.port"),
-                    ("hostname", "ocsf.src_endpoint.hostname"),
-                ],
-                objects: LEAF,
-            },
-        ),
-        (
-            "dst_endpoint",
-            Node {
-                scalars: &[("ip", "ocsf.dst_endpoint.ip"), ("hostname", "ocsf.dst_endpoint.hostname")],
-                objects: LEAF,
-            },
-        ),
-        (
-            "api",
-            Node {
-                scalars: &[("operation", "ocsf.api.operation")],
-                objects: &[("service", Node { scalars: &[("name", "ocsf.api.service.name")], objects: LEAF })],
-            },
-        ),
-        (
-            "resource",
-            Node {
-                scalars: &[
-                    ("uid", "ocsf.resource.uid"),
-                    ("name", "ocsf.resource.name"),
-                    ("type", "ocsf.resource.type"),
-                ],
-                objects: LEAF,
-            },
-        ),
-    ],
-};
+/// The closed list.
+fn promotion(parent: Parent, name: &str) -> Promotion {
+    use Parent::*;
+    use Promotion::{Attribute, Object};
+    match parent {
+        Event => match name {
+            "class_uid" => Attribute("ocsf.class_uid"),
+            "class_name" => Attribute("ocsf.class_name"),
+            "category_uid" => Attribute("ocsf.category_uid"),
+            "category_name" => Attribute("ocsf.category_name"),
+            "activity_id" => Attribute("ocsf.activity_id"),
+            "activity_name" => Attribute("ocsf.activity_name"),
+            "type_uid" => Attribute("ocsf.type_uid"),
+            "type_name" => Attribute("ocsf.type_name"),
+            "severity_id" => Attribute("ocsf.severity_id"),
+            "severity" => Attribute("ocsf.severity"),
+            "status_id" => Attribute("ocsf.status_id"),
+            "status" => Attribute("ocsf.status"),
+            "status_code" => Attribute("ocsf.status_code"),
+            "status_detail" => Attribute("ocsf.status_detail"),
+            "message" => Attribute("ocsf.message"),
+            "action_id" => Attribute("ocsf.action_id"),
+            "action" => Attribute("ocsf.action"),
+            "disposition_id" => Attribute("ocsf.disposition_id"),
+            "metadata" => Object(Metadata),
+            "actor" => Object(Actor),
+            "user" => Object(User),
+            "src_endpoint" => Object(SrcEndpoint),
+            "dst_endpoint" => Object(DstEndpoint),
+            "api" => Object(Api),
+            "resource" => Object(Resource),
+            _ => Promotion::None,
+        },
+        Metadata => match name {
+            "version" => Attribute("ocsf.metadata.version"),
+            "uid" => Attribute("ocsf.metadata.uid"),
+            "event_code" => Attribute("ocsf.metadata.event_code"),
+            "tenant_uid" => Attribute("ocsf.metadata.tenant_uid"),
+            "correlation_uid" => Attribute("ocsf.metadata.correlation_uid"),
+            "sequence" => Attribute("ocsf.metadata.sequence"),
+            "profiles" => Attribute("ocsf.metadata.profiles"),
+            "product" => Object(Product),
+            _ => Promotion::None,
+        },
+        Product => match name {
+            "name" => Attribute("ocsf.metadata.product.name"),
+            "vendor_name" => Attribute("ocsf.metadata.product.vendor_name"),
+            _ => Promotion::None,
+        },
+        Actor => match name {
+            "app_name" => Attribute("ocsf.actor.app_name"),
+            "user" => Object(ActorUser),
+            "session" => Object(ActorSession),
+            _ => Promotion::None,
+        },
+        ActorUser => match name {
+            "uid" => Attribute("ocsf.actor.user.uid"),
+            "name" => Attribute("ocsf.actor.user.name"),
+            "email_addr" => Attribute("ocsf.actor.user.email_addr"),
+            "type_id" => Attribute("ocsf.actor.user.type_id"),
+            _ => Promotion::None,
+        },
+        ActorSession => match name {
+            "uid" => Attribute("ocsf.actor.session.uid"),
+            _ => Promotion::None,
+        },
+        User => match name {
+            "uid" => Attribute("ocsf.user.uid"),
+            "name" => Attribute("ocsf.user.name"),
+            _ => Promotion::None,
+        },
+        SrcEndpoint => match name {
+            "ip" => Attribute("ocsf.src_endpoint.ip"),
+            "port" => Attribute("ocsf.src_endpoint.port"),
+            "hostname" => Attribute("ocsf.src_endpoint.hostname"),
+            _ => Promotion::None,
+        },
+        DstEndpoint => match name {
+            "ip" => Attribute("ocsf.dst_endpoint.ip"),
+            "hostname" => Attribute("ocsf.dst_endpoint.hostname"),
+            _ => Promotion::None,
+        },
+        Api => match name {
+            "operation" => Attribute("ocsf.api.operation"),
+            "service" => Object(ApiService),
+            _ => Promotion::None,
+        },
+        ApiService => match name {
+            "name" => Attribute("ocsf.api.service.name"),
+            _ => Promotion::None,
+        },
+        Resource => match name {
+            "uid" => Attribute("ocsf.resource.uid"),
+            "name" => Attribute("ocsf.resource.name"),
+            "type" => Attribute("ocsf.resource.type"),
+            _ => Promotion::None,
+        },
+    }
+}
 
 /// What of the event stands in the record's own fields.
 #[derive(Default)]
@@ -213,7 +224,7 @@ impl Builder<'_> {
                 "time" => fields.time_ms = integer(reader.value()?),
                 "unmapped" => span(reader, fields)?,
                 name => {
-                    let value = self.member(name, &PROMOTED, reader, fields)?;
+                    let value = self.member(name, Parent::Event, reader, fields)?;
                     let integer = value.and_then(integer);
                     match name {
                         "class_uid" => fields.class_uid = integer.unwrap_or(0),
@@ -227,9 +238,9 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn object(&mut self, node: &'static Node, reader: &mut Reader<'_>, fields: &mut Fields) -> Result<(), Malformed> {
+    fn object(&mut self, parent: Parent, reader: &mut Reader<'_>, fields: &mut Fields) -> Result<(), Malformed> {
         while let Some(key) = reader.key()? {
-            self.member(key.raw(), node, reader, fields)?;
+            self.member(key.raw(), parent, reader, fields)?;
         }
         Ok(())
     }
@@ -238,22 +249,22 @@ impl Builder<'_> {
     fn member<'a>(
         &mut self,
         name: &str,
-        node: &'static Node,
+        parent: Parent,
         reader: &mut Reader<'a>,
         fields: &mut Fields,
     ) -> Result<Option<Value<'a>>, Malformed> {
-        if let Some((_, attribute)) = node.scalars.iter().find(|(key, _)| *key == name) {
-            let value = reader.value()?;
-            self.promote(attribute, value, reader, fields)?;
-            return Ok(Some(value));
-        }
-        match node.objects.iter().find(|(key, _)| *key == name) {
-            Some((_, child)) => match reader.value()? {
+        match promotion(parent, name) {
+            Promotion::Attribute(key) => {
+                let value = reader.value()?;
+                self.promote(key, value, reader, fields)?;
+                return Ok(Some(value));
+            }
+            Promotion::Object(child) => match reader.value()? {
                 Value::Object => self.object(child, reader, fields)?,
                 Value::Array => pass_array(reader)?,
                 _ => {}
             },
-            None => {
+            Promotion::None => {
                 reader.skip()?;
             }
         }
@@ -315,7 +326,8 @@ impl Builder<'_> {
             return;
         }
         let value = match key {
-            "ocsf.message" => StringValue::from(self.cut(&text).to_owned()),
+            // Seldom the same twice. Shared all the same: the SDK clones the record.
+            "ocsf.message" => StringValue::from(Arc::<str>::from(self.cut(&text))),
             _ => intern(self.cut(&text)),
         };
         self.add(key, AnyValue::String(value));

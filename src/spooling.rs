@@ -4,11 +4,9 @@ use std::sync::Arc;
 
 use crate::config::{self, Config, ConfigError, Destination, OnFull};
 use crate::error::{Error, Kind};
+use crate::feed::STAMP_BYTES;
 use crate::notice::{Listener, Notice};
 use crate::spool::{self, OpenError, Options, Recovery, Spool};
-
-/// Record overhead above an event's JSON: when it was accepted.
-const STAMP_BYTES: u64 = 8;
 
 /// Opens the spool, or a fresh one beside it where its damage leaves open what was accepted: auditing goes on, and the alarm is
 /// raised.
@@ -23,7 +21,7 @@ pub(crate) fn open(spool: &config::Spool, config: &Config, listener: &Listener) 
     };
     let options = Options {
         max_bytes: spool.max_bytes,
-        max_record_bytes: config.max_event_bytes as u64 + STAMP_BYTES,
+        max_record_bytes: (config.max_event_bytes + STAMP_BYTES) as u64,
         sync: spool.sync,
         on_full,
         ..Options::default()

@@ -3,6 +3,7 @@
 //! Each event carries its number (`metadata.sequence`, dense from 1) and the stream's id (`metadata.loggers[0].uid`). With a spool the
 //! stream is the spool and goes on over restarts; in memory it is this process's.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -36,23 +37,27 @@ impl Stream {
         &self.id
     }
 
-    /// The event's OCSF JSON, without a number.
-    pub(crate) fn encode(&self, event: &AuditEvent, span: Option<&ocsf::Span>) -> String {
-        let mut text = Vec::with_capacity(2048);
-        ocsf::encode(event, &self.mapping, span, &mut text);
-        String::from_utf8(text).expect("the encoder writes UTF-8")
+    /// Appends the event's OCSF JSON, without a number.
+    pub(crate) fn encode(&self, event: &AuditEvent, span: Option<&ocsf::Span>, out: &mut Vec<u8>) {
+        ocsf::encode(event, &self.mapping, span, out);
     }
 
     /// The event's JSON with its number and the stream's id, shared by the destinations.
     pub(crate) fn numbered(&self, event: &str, sequence: u64) -> Arc<str> {
-        let Some(at) = event.find(METADATA) else { return event.into() };
+        thread_local! {
+            // The text is put together here, so that the shared one is allocated once and in its size.
+            static SCRATCH: RefCell<String> = const { RefCell::new(String::new()) };
+        }
+        let Some(at) = memchr::memmem::find(event.as_bytes(), METADATA.as_bytes()) else { return event.into() };
         let (before, after) = event.split_at(at + METADATA.len());
-        let mut text = String::with_capacity(event.len() + self.logger.len() + 32);
-        text.push_str(before);
-        write!(text, "\"sequence\":{sequence}").expect("writing to memory does not fail");
-        text.push_str(&self.logger);
-        text.push_str(after);
-        text.into()
+        SCRATCH.with_borrow_mut(|text| {
+            text.clear();
+            text.push_str(before);
+            write!(text, "\"sequence\":{sequence}").expect("writing to memory does not fail");
+            text.push_str(&self.logger);
+            text.push_str(after);
+            text.as_str().into()
+        })
     }
 }
 
@@ -66,7 +71,9 @@ mod tests {
         for spool_id in [None, Some(u64::MAX)] {
             let stream = Stream::new(ocsf::Mapping::default(), spool_id);
             let event = new_audit_event("policy_decision", "\"metadata\":{ \"", EventOutcome::Deny);
-            let text = stream.numbered(&stream.encode(&event, None), i32::MAX as u64);
+            let mut text = Vec::new();
+            stream.encode(&event, None, &mut text);
+            let text = stream.numbered(std::str::from_utf8(&text).unwrap(), i32::MAX as u64);
             let report = ocsf::validate(&text);
             assert!(report.is_valid(), "{report:?}\n{text}");
             assert_eq!(ocsf::decode(&text).unwrap(), event);

@@ -1,5 +1,6 @@
 //! The handle that callers hold.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -273,14 +274,16 @@ impl AuditStreamer {
     /// # Errors
     /// As [`emit`](Self::emit). [`is_too_large`](Error::is_too_large) also for more events than the queue holds.
     pub fn emit_all(&self, events: &[AuditEvent]) -> Result<Vec<Receipt>, Error> {
-        let mapped = self.map(events)?;
+        let mut buffer = Buffer::take();
+        let mapped = buffer.get();
+        self.map(events, mapped)?;
         if let Some(spool) = &self.inner.spool {
             let first = spool.append_all(&mapped.records())?;
             return Ok(self.spooled(events, first));
         }
         match self.places_now(events.len())? {
-            Some(places) => self.hand_over(events, &mapped, places),
-            None => self.hand_over(events, &mapped, pollster::block_on(self.places(events.len()))?),
+            Some(places) => self.hand_over(events, mapped, places),
+            None => self.hand_over(events, mapped, pollster::block_on(self.places(events.len()))?),
         }
     }
 
@@ -300,14 +303,19 @@ impl AuditStreamer {
     /// # Errors
     /// As [`emit_all`](Self::emit_all).
     pub async fn queue_all(&self, events: &[AuditEvent]) -> Result<Vec<Receipt>, Error> {
-        let mapped = self.map(events)?;
+        let mut buffer = Buffer::take();
+        let mapped = buffer.get();
+        self.map(events, mapped)?;
         if let Some(spool) = &self.inner.spool {
             let first = spool.append_all_async(&mapped.records()).await?;
             return Ok(self.spooled(events, first));
         }
         match self.places_now(events.len())? {
-            Some(places) => self.hand_over(events, &mapped, places),
-            None => self.hand_over(events, &mapped, self.places(events.len()).await?),
+            Some(places) => self.hand_over(events, mapped, places),
+            None => {
+                let places = self.places(events.len()).await?;
+                self.hand_over(events, mapped, places)
+            }
         }
     }
 
@@ -408,18 +416,22 @@ impl AuditStreamer {
         }
     }
 
-    fn map(&self, events: &[AuditEvent]) -> Result<Mapped, Error> {
+    /// Maps the events of a call.
+    fn map(&self, events: &[AuditEvent], mapped: &mut Mapped) -> Result<(), Error> {
         self.check()?;
         if self.inner.closed.load(Ordering::SeqCst) {
             return Err(Error::new(Kind::Closed));
         }
         let span = current_span();
         let max = self.inner.settings.max_event_bytes;
-        let texts = events.iter().map(|event| {
-            let text = self.inner.stream.encode(event, span.as_ref());
-            if text.len() > max { Err(Error::new(Kind::TooLarge { bytes: text.len(), max })) } else { Ok(text) }
-        });
-        Ok(Mapped { texts: texts.collect::<Result<_, _>>()?, observed: SystemTime::now() })
+        mapped.begin(SystemTime::now());
+        for event in events {
+            let bytes = mapped.push(|out| self.inner.stream.encode(event, span.as_ref(), out));
+            if bytes > max {
+                return Err(Error::new(Kind::TooLarge { bytes, max }));
+            }
+        }
+        Ok(())
     }
 
     /// The receipts of events that the spool has.
@@ -472,7 +484,7 @@ impl AuditStreamer {
             return Err(Error::new(Kind::Closed));
         }
         let first = self.inner.accepted.fetch_add(events.len() as u64, Ordering::Relaxed) + 1;
-        for (sequence, text) in (first..).zip(&mapped.texts) {
+        for (sequence, text) in (first..).zip(mapped.events()) {
             let event = self.inner.stream.numbered(text, sequence);
             for (pipeline, places) in self.pipelines().zip(&mut places) {
                 match places.as_mut().and_then(|places| places.split(1)) {
@@ -488,15 +500,70 @@ impl AuditStreamer {
 /// How many events of a long list are accepted together.
 const EVENTS_AT_ONCE: usize = 256;
 
-/// Events as OCSF JSON, and when they were accepted.
+/// Events of one call as records of the spool, in one buffer that is used again.
 struct Mapped {
-    texts: Vec<String>,
     observed: SystemTime,
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
 }
 
 impl Mapped {
-    fn records(&self) -> Vec<Vec<u8>> {
-        self.texts.iter().map(|text| feed::to_record(text, self.observed)).collect()
+    /// More than this is given back after use.
+    const KEPT_BYTES: usize = 1 << 20;
+
+    const fn new() -> Self {
+        Self { observed: SystemTime::UNIX_EPOCH, bytes: Vec::new(), ends: Vec::new() }
+    }
+
+    fn begin(&mut self, observed: SystemTime) {
+        self.observed = observed;
+        self.bytes.clear();
+        self.bytes.shrink_to(Self::KEPT_BYTES);
+        self.ends.clear();
+    }
+
+    /// Adds the event that `encode` appends; gives its length.
+    fn push(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> usize {
+        self.bytes.extend_from_slice(&feed::stamp(self.observed));
+        let start = self.bytes.len();
+        encode(&mut self.bytes);
+        self.ends.push(self.bytes.len());
+        self.bytes.len() - start
+    }
+
+    fn records(&self) -> Vec<&[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end]).collect()
+    }
+
+    fn events(&self) -> impl Iterator<Item = &str> {
+        self.records()
+            .into_iter()
+            .map(|record| std::str::from_utf8(&record[feed::STAMP_BYTES..]).expect("the encoder writes UTF-8"))
+    }
+}
+
+thread_local! {
+    /// The buffer of this thread's calls. It is taken out while an async call waits.
+    static MAPPED: Cell<Option<Mapped>> = const { Cell::new(None) };
+}
+
+/// The buffer of a call, given back to its thread at the end.
+struct Buffer(Option<Mapped>);
+
+impl Buffer {
+    fn take() -> Self {
+        Self(Some(MAPPED.take().unwrap_or(const { Mapped::new() })))
+    }
+
+    fn get(&mut self) -> &mut Mapped {
+        self.0.as_mut().expect("there until it is dropped")
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        MAPPED.set(self.0.take());
     }
 }
 

@@ -51,7 +51,7 @@ const SYNCHRONOUS: &str = "sending_queue: {enabled: false}, retry_on_failure: {e
 
 static TEN_THOUSAND: LazyLock<Vec<AuditEvent>> = LazyLock::new(|| events::mixed(10_000));
 
-fn to_receiver(exporter: &str, endpoint: impl std::fmt::Display, settings: &str) -> String {
+fn to_receiver(exporter: &str, endpoint: &str, settings: &str) -> String {
     let settings = format!("endpoint: '{endpoint}', tls: {{insecure: true}}, {settings}");
     TO_RECEIVER.replace("EXPORTER", exporter).replace("SETTINGS", &settings)
 }
@@ -142,9 +142,7 @@ fn arrives(collector: &str, events: &[AuditEvent], set: impl FnOnce(&Collector) 
 
     let found = collector.records();
     assert_eq!(found.len(), events.len());
-    for (record, event) in found.iter().zip(events) {
-        expected::assert_record(record, event, body);
-    }
+    expected::assert_records(found.iter().zip(events), body);
     assert!(found.iter().all(|record| (began..=ended).contains(&record.observed_time_unix_nano)));
     assert!(found.is_sorted_by_key(|record| record.observed_time_unix_nano));
     collector.requests().iter().for_each(assert_envelope);
@@ -336,8 +334,19 @@ fn a_collector_may_stop_and_start_in_the_middle() {
 
 /// The development receiver behind the Collector.
 async fn behind(script: Script) -> Receiver {
-    let options = Options { otlp_grpc: Some(ANY_PORT), otlp_http: Some(ANY_PORT), script, ..Options::default() };
-    Receiver::start(options).await.unwrap()
+    Receiver::start(behind_options(script)).await.unwrap()
+}
+
+fn behind_options(script: Script) -> Options {
+    Options { otlp_grpc: Some(ANY_PORT), otlp_http: Some(ANY_PORT), script, ..Options::default() }
+}
+
+/// Where an exporter of the Collector finds the receiver.
+fn endpoint(receiver: &Receiver, exporter: &str) -> String {
+    match exporter {
+        "otlp_grpc" => receiver.otlp_grpc_addr().unwrap().to_string(),
+        _ => format!("http://{}", receiver.otlp_http_addr().unwrap()),
+    }
 }
 
 /// What was accepted there until it was so many different records, or what came within the patience.
@@ -372,8 +381,8 @@ async fn a_killed_collector_costs_a_duplicate_and_never_an_event() {
         // The third request is the one.
         let script = Script::new().times(2, Answer::Ok).then(Answer::Ok.delay(PATIENCE));
         let mut receiver = behind(script).await;
-        let endpoint = receiver.otlp_grpc_addr().unwrap();
-        let mut collector = Collector::start(&to_receiver("otlp_grpc", endpoint, SYNCHRONOUS), dir.path());
+        let endpoint = endpoint(&receiver, "otlp_grpc");
+        let mut collector = Collector::start(&to_receiver("otlp_grpc", &endpoint, SYNCHRONOUS), dir.path());
         let (streamer, _) = start(small_batches(config(otlp(protocol, &collector), dir.path())));
         let events = events::samples(1000);
         emit(&streamer, &events).await;
@@ -421,8 +430,8 @@ async fn what_a_collector_with_a_queue_on_disk_confirmed_survives_its_kill() {
     let dir = TempDir::new().unwrap();
     let (mut receiver, answers) = hanging().await;
     let queue = format!("{RETRYING}, sending_queue: {{storage: file_storage}}");
-    let endpoint = receiver.otlp_grpc_addr().unwrap();
-    let mut collector = Collector::start(&to_receiver("otlp_grpc", endpoint, &queue), dir.path());
+    let endpoint = endpoint(&receiver, "otlp_grpc");
+    let mut collector = Collector::start(&to_receiver("otlp_grpc", &endpoint, &queue), dir.path());
     let (streamer, _) = start(small_batches(config(otlp(Protocol::Grpc, &collector), dir.path())));
     let events = events::samples(1000);
     emit(&streamer, &events).await;
@@ -447,8 +456,8 @@ async fn nothing_is_lost_on_a_collector_whose_queue_is_full() {
         let dir = TempDir::new().unwrap();
         let (mut receiver, answers) = hanging().await;
         let queue = format!("{RETRYING}, sending_queue: {{queue_size: 3, num_consumers: 1}}");
-        let endpoint = receiver.otlp_grpc_addr().unwrap();
-        let collector = Collector::start(&to_receiver("otlp_grpc", endpoint, &queue), dir.path());
+        let endpoint = endpoint(&receiver, "otlp_grpc");
+        let collector = Collector::start(&to_receiver("otlp_grpc", &endpoint, &queue), dir.path());
         let (streamer, said) = start(small_batches(config(otlp(protocol, &collector), dir.path())));
         let events = events::samples(1000);
         emit(&streamer, &events).await;
@@ -522,11 +531,8 @@ async fn only_what_is_refused_behind_the_collector_becomes_a_dead_letter() {
             refused.then(|| Answer::status(status))
         };
         let mut receiver = behind(Script::new().rule(refuse)).await;
-        let endpoint = match exporter {
-            "otlp_grpc" => receiver.otlp_grpc_addr().unwrap().to_string(),
-            _ => format!("http://{}", receiver.otlp_http_addr().unwrap()),
-        };
-        let collector = Collector::start(&to_receiver(exporter, endpoint, SYNCHRONOUS), dir.path());
+        let endpoint = endpoint(&receiver, exporter);
+        let collector = Collector::start(&to_receiver(exporter, &endpoint, SYNCHRONOUS), dir.path());
         let (streamer, said) = start(small_batches(config(otlp(protocol, &collector), dir.path())));
         emit(&streamer, &events).await;
         streamer.shutdown(PATIENCE).await.unwrap();
@@ -535,12 +541,11 @@ async fn only_what_is_refused_behind_the_collector_becomes_a_dead_letter() {
         let good: Vec<_> = uids(&events).into_iter().filter(|id| !poison.iter().any(|bad| bad == id)).collect();
         assert_eq!(record_uids(&found), good, "{status} {exporter}");
         let letters = dead_letters(dir.path());
-        let dead: Vec<_> = letters.iter().map(|letter| &letter["events"]).collect();
-        let wanted: Vec<Value> = [7, 123, 124]
-            .map(|n: usize| json!([serde_json::from_str::<Value>(&expected::ocsf_text(&events[n])).unwrap()]))
-            .to_vec();
-        assert_eq!(dead, wanted.iter().collect::<Vec<_>>());
-        for letter in &letters {
+        assert_eq!(letters.len(), 3);
+        for (letter, n) in letters.iter().zip([7, 123, 124]) {
+            let [dead] = &letter["events"].as_array().unwrap()[..] else { panic!("{letter}") };
+            let wanted = expected::ocsf_text(&events[n], n + 1, &expected::stream(&dead.to_string()));
+            assert_eq!(*dead, serde_json::from_str::<Value>(&wanted).unwrap());
             assert!(letter["why"].as_str().unwrap().starts_with(reason), "{letter}");
             assert_eq!((&letter["destination"], &letter["rejected"]), (&json!("otlp"), &json!(1)));
         }
@@ -548,6 +553,31 @@ async fn only_what_is_refused_behind_the_collector_becomes_a_dead_letter() {
         assert_eq!((state.delivered, state.rejected, state.retries), (497, 3, 0), "{state:?}");
         assert_eq!(said.lock().unwrap().len(), 3, "each is said: {said:?}");
         receiver.stop().await;
+    }
+}
+
+/// The Collector passes on that a request was too large, in other words for each exporter, and halves nothing itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_behind_the_collector_arrives_in_parts() {
+    if built().is_none() {
+        return;
+    }
+    let events = events::samples(500);
+    for exporter in ["otlp_grpc", "otlp_http"] {
+        for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
+            let dir = TempDir::new().unwrap();
+            let options = Options { max_request_bytes: 50_000, ..behind_options(Script::new()) };
+            let mut receiver = Receiver::start(options).await.unwrap();
+            let endpoint = endpoint(&receiver, exporter);
+            let collector = Collector::start(&to_receiver(exporter, &endpoint, SYNCHRONOUS), dir.path());
+            let (streamer, said) = start(small_batches(config(otlp(protocol, &collector), dir.path())));
+            emit(&streamer, &events).await;
+            let ended = streamer.shutdown(PATIENCE).await;
+            assert!(ended.is_ok(), "{exporter}: {ended:?}");
+            assert_eq!(record_uids(&accepted(&mut receiver, 500).await), uids(&events), "{exporter}");
+            assert_eq!(*said.lock().unwrap(), [""; 0]);
+            receiver.stop().await;
+        }
     }
 }
 
@@ -579,7 +609,5 @@ fn the_program_sends_twenty_thousand_exactly_once() {
     collector.stop();
     let found = collector.records();
     assert_eq!(record_uids(&found), uids(&events));
-    for (record, event) in found.iter().zip(&events).step_by(100) {
-        expected::assert_record(record, event, Body::Map);
-    }
+    expected::assert_records(found.iter().zip(&events).take(1000), Body::Map);
 }

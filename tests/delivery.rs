@@ -313,6 +313,30 @@ async fn defect_1_a_server_that_is_down_for_three_seconds_gets_everything_once_i
     assert!(times.values().all(|times| *times == 2), "once at each destination");
 }
 
+#[test]
+fn defect_2_retries_are_not_the_callers_to_wait_for() {
+    let folder = TempDir::new().unwrap();
+    // Attempts that fail at once, and an hour between them: whoever waited for one would not come back.
+    let hour = Duration::from_secs(3600);
+    let backoff = Backoff { initial: hour, max: hour, floor: hour, max_server_wait: hour };
+    let dead = destination("dead", DestinationKind::Webhook(Webhook::new(nobody())));
+    let mut config = Config { backoff, ..config(vec![dead], folder.path()) };
+    config.batch.max_export_batch_size = 1;
+    let (streamer, notices) = listened(config);
+    streamer.emit(&event(0, 0)).unwrap();
+    let began = Instant::now();
+    while streamer.state().destinations[0].retries == 0 {
+        assert!(began.elapsed() < PATIENCE, "{:?}", notices.lock().unwrap());
+        std::thread::yield_now();
+    }
+    for event in events(100) {
+        streamer.emit(&event).expect("it is accepted while the destination waits for its next attempt");
+    }
+    assert_eq!(streamer.state().destinations[0].outstanding, 101);
+    let error = streamer.shutdown_blocking(Duration::ZERO).unwrap_err();
+    assert_eq!(error.outstanding()[0].events, 101);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_servers_ask_for_is_waited_for() {
     let ask = |status: u16, wait: Wait| Script::new().then(Answer::status(status).wait(wait));

@@ -4,11 +4,14 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use auditwire::event::AuditEvent;
 use auditwire::ocsf::{Finding, Mapping, Span, Version, Versions, decode, encode, validate, validate_versions};
+use auditwire::record::OtlpJson;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -436,4 +439,85 @@ fn each_row_of_the_class_table_has_its_golden_file() {
         }
     }
     assert!(differing.is_empty(), "TEST_REFRESH=1 cargo test --test ocsf writes these anew:\n{differing}");
+}
+
+/// How many events the long version takes.
+fn many() -> usize {
+    if std::env::var_os("TEST_LONG").is_some() { 100_000 } else { 2_000 }
+}
+
+/// The whole way through the program: any events in, valid OCSF out by both validators, and the same events back.
+#[test]
+fn generated_events_go_through_the_program_and_come_back() {
+    let place = support::Workplace::new();
+    let path = place.path("events.jsonl");
+    let mut input = BufWriter::new(File::create(&path).unwrap());
+    for document in support::events::documents(6, many()) {
+        writeln!(input, "{document}").unwrap();
+    }
+    drop(input);
+
+    let run = |arguments: &[&str], out: &str| {
+        let mut command = place.auditwire(arguments);
+        command.stdout(File::create(place.path(out)).unwrap()).stderr(File::create(place.path("said")).unwrap());
+        let status = command.status().unwrap();
+        assert!(status.success(), "{arguments:?}: {}", place.read("said"));
+        place.read("said")
+    };
+    run(&["send", "events.jsonl", "--to", "stdout"], "ocsf.jsonl");
+    let said = run(&["validate", "ocsf.jsonl"], "verdicts");
+    assert_eq!(said, format!("{} valid, 0 invalid\n", many()));
+    run(&["convert", "--from", "ocsf", "--to", "audit", "ocsf.jsonl"], "back.jsonl");
+
+    let sorted = |name: &str| {
+        let lines = BufReader::new(File::open(place.path(name)).unwrap()).lines();
+        lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap().to_string())
+    };
+    let mut back = sorted("back.jsonl");
+    for (at, line) in sorted("events.jsonl").enumerate() {
+        assert_eq!(back.next().as_ref(), Some(&line), "event {at}");
+    }
+    assert_eq!(back.next(), None);
+
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ocsf/ocsf_validate.py");
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ocsf/ocsf-1.8.0-subset.json");
+    let ocsf = place.path("ocsf.jsonl");
+    match Command::new("python3").args([script, "--schema", schema, "--quiet"]).arg(ocsf).output() {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(said.trim(), format!("{} passed, 0 failed", many()));
+        }
+        Err(error) => eprintln!("skipped: ocsf_validate.py needs python3: {error}"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever an event says, the record's attributes are of the closed list, few, and its body is there.
+    #[test]
+    fn no_event_chooses_an_attribute_key(document in support::events::document()) {
+        let event: AuditEvent = serde_json::from_value(document).unwrap();
+        let line = OtlpJson::new(&[]).line(&event, &Mapping::default());
+        let data: Value = serde_json::from_slice(&line).unwrap();
+        let record = &data["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0];
+        let keys: Vec<&str> =
+            record["attributes"].as_array().unwrap().iter().map(|pair| pair["key"].as_str().unwrap()).collect();
+        prop_assert!(keys.len() <= auditwire::record::MAX_ATTRIBUTES);
+        let expected = support::expected::PROMOTED;
+        for (at, key) in keys.iter().enumerate() {
+            let known = *key == auditwire::record::UID || key.strip_prefix("ocsf.").is_some_and(|path| expected.contains(&path));
+            prop_assert!(known, "{key} is not of the closed list");
+            prop_assert!(!keys[..at].contains(key), "{key} is there twice");
+        }
+        prop_assert!(!record["body"]["kvlistValue"]["values"].as_array().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn defect_11_a_policy_decision_is_api_activity_and_not_account_change() {
+    let event = auditwire::new_audit_event("policy_decision", "Run", auditwire::EventOutcome::Deny);
+    assert_eq!((event.class_uid, event.category_uid), (3001, 3), "the old module's mislabelled default");
+    let ocsf: Value = serde_json::from_str(&to_ocsf(&event, &Mapping::default(), None)).unwrap();
+    assert_eq!((&ocsf["class_uid"], &ocsf["category_uid"]), (&6003.into(), &6.into()));
 }

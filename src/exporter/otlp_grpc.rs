@@ -134,7 +134,7 @@ fn verdict(status: &Status) -> Verdict {
         message => format!("{:?}: {message}", status.code()),
     };
     match status.code() {
-        Code::ResourceExhausted | Code::OutOfRange if after.is_none() && says_too_large(status) => {
+        Code::ResourceExhausted | Code::OutOfRange if after.is_none() && says_too_large(status.message()) => {
             Verdict::TooLarge { why }
         }
         Code::Cancelled
@@ -156,10 +156,12 @@ fn verdict(status: &Status) -> Verdict {
     }
 }
 
-/// How grpc-go, grpc-java and tonic say that a message is above their limit; gRPC has no code of its own for it.
-fn says_too_large(status: &Status) -> bool {
-    let message = status.message();
-    ["larger than max", "exceeds maximum", "too large"].iter().any(|phrase| message.contains(phrase))
+/// How grpc-go, grpc-java, grpc-dotnet and tonic say that a message is above their limit, as it came or decompressed;
+/// gRPC has no code of its own for it.
+pub(super) fn says_too_large(message: &str) -> bool {
+    const PHRASES: [&str; 5] =
+        ["larger than max", "exceeds maximum", "exceeds the maximum", "too large", "exceeded while decompressing"];
+    PHRASES.iter().any(|phrase| message.contains(phrase))
 }
 
 /// Sends bytes as they are, reads an `ExportLogsServiceResponse`.
@@ -245,6 +247,18 @@ mod tests {
                 "Error, decoded message length too large: found 5243005 bytes, the limit is: 4194304 bytes",
             ),
             (Code::ResourceExhausted, "gRPC message exceeds maximum size 4194304: 5243005"),
+            (Code::ResourceExhausted, "Received message exceeds the maximum configured message size."),
+            (Code::ResourceExhausted, "grpc: received message after decompression larger than max 4194304"),
+            (
+                Code::ResourceExhausted,
+                "Error decompressing: size limit, of 4194304 bytes, exceeded while decompressing message",
+            ),
+            // A Collector in front of it says who said so.
+            (
+                Code::ResourceExhausted,
+                "Permanent error: rpc error: code = ResourceExhausted desc = Error decompressing: size limit, of 50000 \
+                 bytes, exceeded while decompressing message",
+            ),
         ] {
             assert!(matches!(verdict(&Status::new(code, message)), Verdict::TooLarge { .. }), "{message}");
         }

@@ -5,6 +5,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, 
 use prost::Message;
 
 use super::http::{Answer, Client, Settings, excerpt};
+use super::otlp_grpc::says_too_large;
 use super::{Batch, Verdict};
 use crate::config::{ConfigError, Otlp, Protocol};
 use crate::otlp::Envelope;
@@ -61,6 +62,9 @@ impl OtlpHttp {
 fn verdict(answer: &Answer, json: bool) -> Verdict {
     match answer.status {
         status if status.is_success() => accepted(answer, json),
+        StatusCode::TOO_MANY_REQUESTS if answer.retry_after.is_none() && too_large_behind(answer) => {
+            Verdict::TooLarge { why: why(answer, json) }
+        }
         StatusCode::TOO_MANY_REQUESTS
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
@@ -70,6 +74,13 @@ fn verdict(answer: &Answer, json: bool) -> Verdict {
         status if status.is_server_error() => Verdict::Rejected { why: why(answer, json) },
         _ => Verdict::Unauthorized { why: why(answer, json) },
     }
+}
+
+/// A Collector says 429 when a gRPC server behind it found the request too large, since to gRPC that too is an exhausted
+/// resource; sent again as it is, it would never get through.
+fn too_large_behind(answer: &Answer) -> bool {
+    let text = String::from_utf8_lossy(&answer.body);
+    text.contains("Permanent error") && says_too_large(&text)
 }
 
 /// A partial success is read where there is one. A body that is neither ours to read nor empty does not undo the 2xx.
@@ -136,6 +147,18 @@ mod tests {
         }
         assert!(matches!(verdict(&answer(413, Vec::new()), false), Verdict::TooLarge { .. }));
         assert!(matches!(verdict(&answer(400, Vec::new()), false), Verdict::Rejected { .. }));
+    }
+
+    #[test]
+    fn a_collector_says_429_of_what_is_too_large_behind_it() {
+        let message =
+            "Permanent error: rpc error: code = ResourceExhausted desc = grpc: received message larger than max";
+        let status = tonic_types::Status { code: 8, message: message.into(), details: Vec::new() };
+        let json = format!(r#"{{"code":8,"message":"{message}"}}"#).into_bytes();
+        for (body, json) in [(status.encode_to_vec(), false), (json, true)] {
+            assert!(matches!(verdict(&answer(429, body), json), Verdict::TooLarge { .. }));
+        }
+        assert!(matches!(verdict(&answer(429, b"quota too large".to_vec()), false), Verdict::Retry { .. }));
     }
 
     #[test]

@@ -20,6 +20,15 @@ const JSON_MARK: &str = "@json:";
 /// request around the body four.
 const MAX_DEPTH: usize = 24;
 
+/// Longest path of keys, dots included, and most keys, of a member whose keys an event can choose. Stores flatten maps; one that we
+/// know drops a whole record in silence for a field name beyond 128 bytes, others refuse it for too many fields. An event must
+/// not be able to choose that.
+const MAX_PATH: usize = 120;
+const MAX_KEYS: usize = 200;
+
+/// Members of the event in which keys can be the event's own.
+const FREE_MEMBERS: [&str; 2] = ["unmapped", "resources"];
+
 // Fields of AnyValue.
 const STRING: u32 = 1;
 const BOOL: u32 = 2;
@@ -126,7 +135,11 @@ fn value(reader: &mut Reader<'_>, depth: usize, out: &mut Vec<u8>) -> Result<(),
                 let pair = begin(out, 1, 1);
                 bytes(out, 1, key.text().as_bytes());
                 let member = begin(out, 2, 1);
-                value(reader, depth + 1, out)?;
+                if depth == 0 && FREE_MEMBERS.contains(&key.raw()) {
+                    free_member(reader.skip()?, out)?;
+                } else {
+                    value(reader, depth + 1, out)?;
+                }
                 end(out, member);
                 end(out, pair);
             }
@@ -134,6 +147,45 @@ fn value(reader: &mut Reader<'_>, depth: usize, out: &mut Vec<u8>) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// A member in which keys can be the event's own: a map as long as these are harmless, else text.
+fn free_member(text: &str, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    let mut keys = 0;
+    if is_harmless(&mut Reader::new(text), "unmapped".len(), 0, &mut keys)? {
+        value(&mut Reader::new(text), 1, out)
+    } else {
+        marked(text, out);
+        Ok(())
+    }
+}
+
+fn is_harmless(reader: &mut Reader<'_>, path: usize, depth: usize, keys: &mut usize) -> Result<bool, Malformed> {
+    if depth == MAX_DEPTH {
+        // What lies deeper becomes text by itself.
+        reader.skip()?;
+        return Ok(true);
+    }
+    match reader.value()? {
+        Value::Object => {
+            while let Some(key) = reader.key()? {
+                *keys += 1;
+                let path = path + 1 + key.raw().len();
+                if path > MAX_PATH || *keys > MAX_KEYS || !is_harmless(reader, path, depth + 1, keys)? {
+                    return Ok(false);
+                }
+            }
+        }
+        Value::Array => {
+            while reader.element()? {
+                if !is_harmless(reader, path + 2, depth + 1, keys)? {
+                    return Ok(false);
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(true)
 }
 
 fn number(text: &str, out: &mut Vec<u8>) {
@@ -260,6 +312,28 @@ mod tests {
         for (open, close) in [("[", "]"), ("{\"k\":", "}")] {
             let deep = format!("{{\"deep\":{}1{}}}", open.repeat(120), close.repeat(120));
             assert_eq!(body_json(&decoded(&deep)).unwrap(), deep);
+        }
+    }
+
+    #[test]
+    fn an_event_cannot_choose_field_names_that_make_a_store_drop_it() {
+        let long = "k".repeat(MAX_PATH);
+        let many: String = (0..=MAX_KEYS).map(|key| format!("\"k{key}\":1,")).collect();
+        let many = many.trim_end_matches(',');
+        for (unmapped, is_text) in [
+            ("{\"audit_event\":{\"x\":1}}".to_owned(), false),
+            (format!("{{\"audit_event\":{{\"{long}\":1}}}}"), true),
+            (format!("{{\"{}\":{{\"{}\":[{{\"{}\":1}}]}}}}", &long[..50], &long[..40], &long[..30]), true),
+            (format!("{{{many}}}"), true),
+        ] {
+            for member in FREE_MEMBERS {
+                let text = format!("{{\"time\":1,\"{member}\":{unmapped}}}");
+                let value = decoded(&text);
+                let Some(ProtoKind::KvlistValue(list)) = &value.value else { panic!("a map") };
+                let kind = &list.values[1].value.as_ref().unwrap().value;
+                assert_eq!(matches!(kind, Some(ProtoKind::StringValue(_))), is_text, "{text}");
+                assert_eq!(body_json(&value).unwrap(), text, "and comes back all the same");
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use serde_json::Value;
 
 /// Paths of an OCSF event that become attributes under `ocsf.`, where they hold a scalar or a list of texts.
-const PROMOTED: &[&str] = &[
+pub const PROMOTED: &[&str] = &[
     "class_uid",
     "class_name",
     "category_uid",
@@ -62,21 +62,43 @@ const PROMOTED: &[&str] = &[
     "resource.type",
 ];
 
-/// The OCSF event's JSON text.
-pub fn ocsf_text(event: &AuditEvent) -> String {
+/// The OCSF event's JSON text, with its number in the stream of this id.
+pub fn ocsf_text(event: &AuditEvent, number: usize, stream: &str) -> String {
     let mut text = Vec::new();
     ocsf::encode(event, &Mapping::default(), None, &mut text);
-    String::from_utf8(text).unwrap()
+    let version = env!("CARGO_PKG_VERSION");
+    let place = format!(
+        r#""metadata":{{"sequence":{number},"loggers":[{{"name":"auditwire","uid":"{stream}","version":"{version}"}}],"#
+    );
+    String::from_utf8(text).unwrap().replacen("\"metadata\":{", &place, 1)
 }
 
-/// Asserts that a record is that of the event, in all but its observed time.
-pub fn assert_record(record: &LogRecord, event: &AuditEvent, body: Body) {
-    let text = ocsf_text(event);
-    let ocsf: Value = serde_json::from_str(&text).unwrap();
+/// The id of the stream that an OCSF event says it belongs to.
+pub fn stream(ocsf: &str) -> String {
+    let ocsf: Value = serde_json::from_str(ocsf).unwrap();
+    ocsf["metadata"]["loggers"][0]["uid"].as_str().unwrap().to_owned()
+}
+
+/// Asserts that records are those of the events of one stream, from its first on, in all but their observed time.
+pub fn assert_records<'r>(records: impl IntoIterator<Item = (&'r LogRecord, &'r AuditEvent)>, body: Body) {
+    let mut id = None;
+    for (at, (record, event)) in records.into_iter().enumerate() {
+        let id = id.get_or_insert_with(|| match (body, record.body.as_ref().unwrap()) {
+            (Body::Map, map) => stream(&written(map)),
+            (_, AnyValue { value: Some(Any::StringValue(text)) }) if body == Body::Json => stream(text),
+            // A message does not tell, nor does anything else of the record.
+            _ => String::new(),
+        });
+        assert_record(record, event, body, &ocsf_text(event, at + 1, id));
+    }
+}
+
+fn assert_record(record: &LogRecord, event: &AuditEvent, body: Body, text: &str) {
+    let ocsf: Value = serde_json::from_str(text).unwrap();
     let number = |name: &str| ocsf[name].as_u64().unwrap();
 
-    // Times are milliseconds there; those beyond the year 2554 do not fit here.
-    assert_eq!(record.time_unix_nano, number("time").saturating_mul(1_000_000), "{text}");
+    // Times are milliseconds there; those beyond the year 2554 do not fit here, and are unknown.
+    assert_eq!(record.time_unix_nano, number("time").checked_mul(1_000_000).unwrap_or(0), "{text}");
     assert_eq!((record.severity_number, record.severity_text.as_str()), severity(number("severity_id")), "{text}");
     let [class, activity] = ["class_uid", "activity_id"].map(|name| u32::try_from(number(name)).unwrap());
     assert_eq!(record.event_name, ocsf::event_name(class, activity), "{text}");
@@ -101,10 +123,10 @@ pub fn assert_record(record: &LogRecord, event: &AuditEvent, body: Body) {
             assert!(matches!(found.value, Some(Any::KvlistValue(_))), "{text}");
             assert_eq!(written(found), text);
         }
-        Body::Json => assert_eq!(found.value, Some(Any::StringValue(text))),
+        Body::Json => assert_eq!(found.value, Some(Any::StringValue(text.to_owned()))),
         Body::Message => {
             let message = ocsf["message"].as_str().filter(|message| !message.is_empty());
-            assert_eq!(found.value, Some(Any::StringValue(message.unwrap_or(&text).to_owned())));
+            assert_eq!(found.value, Some(Any::StringValue(message.unwrap_or(text).to_owned())));
         }
     }
 }

@@ -79,6 +79,19 @@ impl VictoriaLogs {
         }
     }
 
+    /// Waits until a query finds so many records, and returns them, or those it finds after the wait. It may find none for
+    /// a moment although a count does.
+    pub async fn records(&self, query: &str, count: usize) -> Vec<Value> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let found = self.query(query).await;
+            if found.len() >= count || Instant::now() > until {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     pub fn stop(&mut self) {
         self.program.stop();
     }
