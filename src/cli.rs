@@ -3,14 +3,18 @@
 mod check;
 mod convert;
 mod demo;
+mod dlq;
 mod documents;
 mod exit;
-mod input;
 mod progress;
+mod reader;
 mod receive;
+mod resume;
 mod send;
 mod show;
 mod signals;
+mod spool;
+mod targets;
 mod validate;
 
 use std::io::{self, Write as _};
@@ -48,6 +52,8 @@ enum Command {
     Validate(validate::Args),
     Convert(convert::Args),
     Demo(demo::Args),
+    Spool(spool::Args),
+    Dlq(dlq::Args),
     /// Print a completion script for a shell
     ///
     /// bash: source <(auditwire completions bash)
@@ -68,6 +74,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Validate(args) => validate::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Demo(args) => demo::run(&args),
+        Command::Spool(args) => spool::run(args),
+        Command::Dlq(args) => dlq::run(args),
         Command::Completions { shell } => completions(shell).map(|()| Exit::Success),
     };
     result.unwrap_or_else(|error| exit::report(&error)).into()

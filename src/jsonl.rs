@@ -8,7 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use crate::config::Sync;
 
 /// Opened at the first append. Parent folders are created, the mode is 0600, and a file that was moved away (logrotate) is
-/// followed by a new one.
+/// followed by a new one. Each append holds the file's lock, so that another process may append, or replace the file by a shorter
+/// one (`auditwire dlq`), and nothing is cut off or lost by it.
 #[derive(Debug)]
 pub(crate) struct JsonLines {
     path: PathBuf,
@@ -28,10 +29,7 @@ impl JsonLines {
     /// Appends whole lines or nothing: after a failed write the file is cut back to where it was.
     pub(crate) fn append(&self, lines: &[u8]) -> io::Result<()> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if !open.as_ref().is_some_and(|file| is_at(file, &self.path)) {
-            *open = Some(open_private(&self.path)?);
-        }
-        let file = open.as_mut().expect("opened above");
+        let file = self.locked(&mut open)?;
         let before = file.metadata()?;
         let written = file.write_all(lines).and_then(|()| match self.sync {
             // A pipe or terminal has nothing to sync, and says so with an error.
@@ -41,13 +39,37 @@ impl JsonLines {
         if written.is_err() {
             // Lines that may be there in part would be there twice after the retry.
             let _ = file.set_len(before.len());
+        }
+        let _ = file.unlock();
+        if written.is_err() {
             *open = None;
         }
         written
     }
+
+    /// The file that the path names now, with its lock.
+    fn locked<'f>(&self, open: &'f mut Option<File>) -> io::Result<&'f mut File> {
+        loop {
+            let (mut file, is_new) = match open.take() {
+                Some(file) => (file, false),
+                None => (open_private(&self.path)?, true),
+            };
+            // Where there are no locks (some network file systems) it goes without.
+            let _ = file.lock();
+            let is_regular = file.metadata()?.is_file();
+            // Else it was moved away, or replaced, before we had the lock.
+            if is_at(&file, &self.path) || (is_new && !is_regular) {
+                if is_new && is_regular && cut_short(&self.path)? {
+                    // A crash left its last line without an end.
+                    file.write_all(b"\n")?;
+                }
+                return Ok(open.insert(file));
+            }
+        }
+    }
 }
 
-/// Opens for appending, and ends a last line that a crash left without its end.
+/// Opens for appending.
 fn open_private(path: &Path) -> io::Result<File> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
@@ -56,11 +78,7 @@ fn open_private(path: &Path) -> io::Result<File> {
     options.create(true).append(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    if file.metadata()?.is_file() && cut_short(path)? {
-        file.write_all(b"\n")?;
-    }
-    Ok(file)
+    options.open(path)
 }
 
 fn cut_short(path: &Path) -> io::Result<bool> {
@@ -75,7 +93,7 @@ fn cut_short(path: &Path) -> io::Result<bool> {
 }
 
 /// Whether the path still names the open file.
-fn is_at(file: &File, path: &Path) -> bool {
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;

@@ -73,6 +73,7 @@
 //! - The stock OTLP exporter: it hides partial success and statuses, and costs several times the CPU.
 
 pub mod config;
+pub mod dead_letters;
 pub mod error;
 pub mod event;
 pub mod notice;
@@ -94,6 +95,7 @@ mod jsonl;
 mod ledger;
 mod otlp;
 mod pipeline;
+mod spooled;
 mod spooling;
 mod stream;
 mod streamer;
@@ -108,4 +110,5 @@ pub use event::{
     ActorInfo, AuditEvent, EventMetadata, EventOutcome, PolicyInfo, Product, ResourceInfo, new_audit_event, set_product,
 };
 pub use ledger::DestinationState;
+pub use spooled::{SpooledEvent, SpooledEvents, spooled_events};
 pub use streamer::{AuditStreamer, Builder, Receipt, State};

@@ -346,6 +346,7 @@ impl AuditStreamer {
     /// [`outstanding`](Error::outstanding) when the streamer was shut down meanwhile; [`is_config`](Error::is_config).
     pub async fn flush(&self) -> Result<(), Error> {
         self.check()?;
+        self.inner.make_durable().await?;
         let marks: Vec<_> = self
             .pipelines()
             .map(|pipeline| {
@@ -366,6 +367,12 @@ impl AuditStreamer {
     pub async fn buffered_count(&self) -> usize {
         let outstanding = self.pipelines().map(|pipeline| pipeline.intake.outstanding()).max();
         usize::try_from(outstanding.unwrap_or(0)).unwrap_or(usize::MAX)
+    }
+
+    /// Number up to which everything accepted is on the device; `None` without a spool. With
+    /// [`Sync::Always`](crate::spool::Sync::Always) that is all of it.
+    pub fn durable_sequence(&self) -> Option<u64> {
+        self.inner.spool.as_ref().map(|spool| spool.durable_seq())
     }
 
     /// The books of this streamer and its destinations.
@@ -571,8 +578,15 @@ impl Inner {
     async fn shut_down(&self, timeout: Duration) -> Result<(), Error> {
         // The deadline needs a timer, and the caller may have none: it waits on our runtime.
         let intakes: Vec<_> = self.pipelines.iter().map(|pipeline| Arc::clone(&pipeline.intake)).collect();
+        let spool = self.spool.clone();
         self.run(async move {
-            let all_idle = futures_util::future::join_all(intakes.iter().map(|intake| intake.idle()));
+            let all_idle = async {
+                // Only what is on the device is delivered. A device that fails says so when the spool is closed.
+                if let Some(spool) = spool {
+                    let _ = spool.flush().await;
+                }
+                futures_util::future::join_all(intakes.iter().map(|intake| intake.idle())).await
+            };
             let _ = tokio::time::timeout(timeout, all_idle).await;
         })
         .await;
@@ -593,6 +607,14 @@ impl Inner {
         })
         .await;
         result
+    }
+
+    /// Has everything accepted so far on the device, from where alone it is delivered.
+    async fn make_durable(&self) -> Result<(), Error> {
+        match &self.spool {
+            Some(spool) => Ok(spool.flush().await?),
+            None => Ok(()),
+        }
     }
 
     fn undelivered(&self, timeout: Duration) -> Error {

@@ -1,26 +1,26 @@
 //! `auditwire send`: audit events from files or standard input to destinations.
 
 use std::convert::Infallible;
-use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use auditwire::config::env::{self, Environment};
-use auditwire::config::{Config, ConfigError, DestinationKind, stream, units};
+use auditwire::config::{Config, ConfigError, DestinationKind, Spool, units};
 use auditwire::{AuditStreamer, State};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
 use tokio::sync::oneshot;
 
 use super::exit::{self, Exit};
-use super::input::{self, Flow, Item, Place};
 use super::progress::Progress;
+use super::reader::{self, Batch, Counts, Reader, Rejects};
+use super::resume::Positions;
 use super::signals::Signals;
-use super::{check, print};
+use super::{check, documents, print, targets};
 
 /// Send audit events from files or standard input
 ///
@@ -61,6 +61,18 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     timeout: Option<Duration>,
 
+    /// Keep accepted events in the folder DIR until they are delivered, over restarts
+    ///
+    /// One process at a time. `auditwire spool status DIR` shows what waits there.
+    #[arg(long, value_name = "DIR")]
+    spool: Option<PathBuf>,
+
+    /// Go on in each FILE where it has been accepted before, whatever its name is now
+    ///
+    /// Needs a spool, which keeps how far that is, and regular files. An unfinished last line is left for the next time.
+    #[arg(long)]
+    resume: bool,
+
     /// Keep events that a destination refuses for good in FILE
     #[arg(long, value_name = "FILE")]
     dead_letters: Option<PathBuf>,
@@ -98,15 +110,18 @@ pub(crate) fn run(args: Args) -> Result<Exit> {
         print(&description)?;
         return Ok(Exit::Success);
     }
-    let sources = input::sources(args.files)?;
+    let sources = reader::sources(args.files)?;
+    let resume = args.resume.then(|| resumable(&config, &sources)).transpose()?;
     let rejects = args.rejects.as_deref().map(Rejects::open).transpose()?;
     let span = traceparent()?;
     let limits = Limits { timeout: args.timeout, grace: config.shutdown_timeout };
+    let spool = config.spool.as_ref().map(|spool| spool.dir.clone());
+    let bytes_at_once = if spool.is_some() { config.max_event_bytes } else { 0 };
     // Lines of events and a bar on the same terminal would be neither.
     let mixed = io::stdout().is_terminal()
         && config.destinations.iter().any(|each| matches!(each.kind, DestinationKind::Stdout { .. }));
     let progress = Progress::new(!args.quiet && !mixed);
-    if !args.quiet && io::stdin().is_terminal() && sources.iter().any(|source| input::is_stdin(source)) {
+    if !args.quiet && io::stdin().is_terminal() && sources.iter().any(|source| documents::is_stdin(source)) {
         progress.say(format_args!("audit events are read from the terminal, one JSON object a line; Ctrl-D ends them"));
     }
     let listener = progress.clone();
@@ -115,180 +130,90 @@ pub(crate) fn run(args: Args) -> Result<Exit> {
 
     let counts = Arc::new(Counts::default());
     let (done, reading) = oneshot::channel();
-    let reader = Reader {
+    let mut reader = Reader {
         streamer: streamer.clone(),
         counts: Arc::clone(&counts),
         progress: progress.clone(),
         rejects,
         strict: args.strict,
+        bytes_at_once,
+        // Where nothing is kept, because exporting is switched off, nothing is remembered.
+        positions: resume.filter(|_| streamer.durable_sequence().is_some()).map(|dir| Positions::new(&dir)),
+        batch: Batch::default(),
     };
     // A thread of its own: reading may block, on a pipe or on a full queue, and Ctrl-C must be heard all the same.
     std::thread::spawn(move || {
         let _current = span.map(|span| Context::new().with_remote_span_context(span).attach());
-        let _ = done.send(reader.read(&sources));
+        let result = reader.read(&sources);
+        let _ = done.send(Read { result, positions: reader.positions });
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let read = runtime.block_on(async {
         tokio::select! {
-            read = deliver(&streamer, &counts, &progress, reading, &limits) => read,
+            read = deliver(&streamer, &counts, &progress, reading, &limits, args.resume) => read,
             never = refresh(&streamer, &counts, &progress) => match never {},
         }
     });
     progress.finish();
+    let remembered = read.positions.map_or(Ok(()), |mut positions| {
+        positions.write(streamer.durable_sequence().unwrap_or(0)).and_then(|()| positions.sync())
+    });
 
     let state = streamer.state();
     if !args.quiet {
-        exit::say(format_args!("{}", summary(&state, &counts)));
+        exit::say(format_args!("{}", summary(&state, &counts, spool.as_deref())));
     }
-    read?;
+    read.result?;
+    remembered.context("cannot remember how far input was read")?;
     Ok(verdict(&state, &counts))
 }
 
-fn config(args: &Args) -> Result<Config> {
-    let environment = Environment::of_process();
-    let mut warnings = Vec::new();
-    let mut config = if let Some(path) = &args.config {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
-            setting: "--config".into(),
-            value: Some(path.display().to_string()),
-            why: error.to_string(),
-        })?;
-        stream::parse(&text, &path.display().to_string(), &environment, &mut warnings)?
-    } else if args.to.is_empty() {
-        env::config(&environment, &mut warnings)?
-    } else {
-        let mut config = env::settings(&environment, &mut warnings)?;
-        if config.disabled.is_none() {
-            config.destinations = env::targets(&environment, args.to.iter().map(String::as_str), &mut warnings)?;
-        }
-        config
+/// What the reader's thread leaves.
+struct Read {
+    result: Result<()>,
+    positions: Option<Positions>,
+}
+
+/// The folder where `--resume` keeps how far each source has been accepted.
+fn resumable(config: &Config, sources: &[PathBuf]) -> Result<PathBuf> {
+    let refuse = |why: &str| ConfigError { setting: "--resume".into(), value: None, why: why.into() };
+    if sources.iter().any(|source| documents::is_stdin(source)) {
+        return Err(refuse("standard input cannot be read again; name a file").into());
+    }
+    let Some(spool) = &config.spool else {
+        return Err(refuse("there is no spool to remember it; name one by --spool or AUDITWIRE_SPOOL_DIR").into());
     };
-    warn(&warnings);
+    Ok(spool.dir.clone())
+}
+
+fn config(args: &Args) -> Result<Config> {
+    let mut config = targets::resolve(&environment(args), args.config.as_deref(), &args.to)?;
+    if let Some(dir) = &args.spool {
+        // A configuration file may name another folder, or none.
+        let spool = config.spool.take().unwrap_or_else(|| Spool::new(dir));
+        config.spool = Some(Spool { dir: dir.clone(), ..spool });
+    }
     if let Some(path) = &args.dead_letters {
         config.dead_letter_path.clone_from(path);
     }
-    // Somebody is watching: a destination that does not answer is said at once.
-    config.max_retries = 0;
     Ok(config)
+}
+
+/// The variables. Those of the spool count for the folder of `--spool`, too.
+fn environment(args: &Args) -> Environment {
+    let spool = args.spool.iter().map(|dir| (env::AUDITWIRE_SPOOL_DIR.into(), dir.clone().into_os_string()));
+    std::env::vars_os().chain(spool).collect()
 }
 
 /// The span of whoever called the program, by `TRACEPARENT`: events without a trace context of their own belong to it.
 fn traceparent() -> Result<Option<SpanContext>> {
     let mut warnings = Vec::new();
     let span = env::traceparent(&Environment::of_process(), &mut warnings)?;
-    warn(&warnings);
+    targets::warn(&warnings);
     Ok(span.map(|span| {
         let (trace, id) = (TraceId::from_bytes(span.trace_id), SpanId::from_bytes(span.span_id));
         SpanContext::new(trace, id, TraceFlags::new(span.flags), true, TraceState::default())
     }))
-}
-
-fn warn(warnings: &[String]) {
-    for warning in warnings {
-        exit::say(format_args!("warning: {warning}"));
-    }
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    read: AtomicU64,
-    malformed: AtomicU64,
-    /// The reader is waiting for a place in a full queue.
-    blocked: AtomicBool,
-    /// There was more to read when it stopped, and `--strict` was not why.
-    cut_short: AtomicBool,
-}
-
-struct Reader {
-    streamer: AuditStreamer,
-    counts: Arc<Counts>,
-    progress: Progress,
-    rejects: Option<Rejects>,
-    strict: bool,
-}
-
-impl Reader {
-    fn read(mut self, sources: &[PathBuf]) -> Result<()> {
-        for source in sources {
-            let mut failure = None;
-            let flow = input::read(source, |place, item, text| {
-                self.take(place, item, text).unwrap_or_else(|error| {
-                    failure = Some(error);
-                    Flow::Break(())
-                })
-            });
-            if let Some(error) = failure {
-                return Err(error);
-            }
-            if flow.with_context(|| format!("cannot read {}", source.display()))?.is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, place: &Place<'_>, item: Item, text: &[u8]) -> Result<Flow> {
-        match item {
-            Item::Event(event) => {
-                self.counts.read.fetch_add(1, Ordering::Relaxed);
-                self.counts.blocked.store(true, Ordering::Relaxed);
-                let accepted = self.streamer.emit(&event);
-                self.counts.blocked.store(false, Ordering::Relaxed);
-                match accepted {
-                    Ok(_) => Ok(Flow::Continue(())),
-                    Err(error) if error.is_too_large() => self.reject(place, text, &error.to_string()),
-                    // The end has come while this event waited: it is not among the accepted.
-                    Err(error) if error.is_closed() => Ok(Flow::Break(())),
-                    Err(error) => Err(error).with_context(|| place.to_string()),
-                }
-            }
-            Item::Malformed(None) => {
-                self.keep(text, b"")?;
-                Ok(Flow::Continue(()))
-            }
-            Item::Malformed(Some(why)) => {
-                self.counts.read.fetch_add(1, Ordering::Relaxed);
-                self.reject(place, text, &why)
-            }
-        }
-    }
-
-    fn reject(&mut self, place: &Place<'_>, text: &[u8], why: &str) -> Result<Flow> {
-        self.counts.malformed.fetch_add(1, Ordering::Relaxed);
-        let stop = if self.strict { "; stopped here (--strict)" } else { "" };
-        self.progress.say(format_args!("{place}: {why}{stop}"));
-        self.keep(text, b"\n")?;
-        Ok(if self.strict { Flow::Break(()) } else { Flow::Continue(()) })
-    }
-
-    fn keep(&mut self, text: &[u8], end: &[u8]) -> Result<()> {
-        match &mut self.rejects {
-            Some(rejects) => rejects.keep(text, end),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The file of `--rejects`.
-struct Rejects {
-    path: PathBuf,
-    file: File,
-}
-
-impl Rejects {
-    fn open(path: &Path) -> Result<Self> {
-        let mut options = OpenOptions::new();
-        options.create(true).append(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(path).with_context(|| format!("cannot open {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), file })
-    }
-
-    fn keep(&mut self, text: &[u8], end: &[u8]) -> Result<()> {
-        let written = self.file.write_all(text).and_then(|()| self.file.write_all(end));
-        written.with_context(|| format!("cannot write {}", self.path.display()))
-    }
 }
 
 /// How long things may take.
@@ -305,13 +230,18 @@ async fn deliver(
     streamer: &AuditStreamer,
     counts: &Counts,
     progress: &Progress,
-    reading: oneshot::Receiver<Result<()>>,
+    mut reading: oneshot::Receiver<Read>,
     limits: &Limits,
-) -> Result<()> {
-    let mut signals = Signals::listen()?;
+    resume: bool,
+) -> Read {
+    let gone = |_| Read { result: Err(anyhow::anyhow!("the reader ended without a word")), positions: None };
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return Read { result: Err(error), positions: None },
+    };
     let mut signalled = false;
-    let read = tokio::select! {
-        read = reading => Some(read.unwrap_or_else(|_| Err(anyhow::anyhow!("the reader ended without a word")))),
+    let mut read = tokio::select! {
+        read = &mut reading => Some(read.unwrap_or_else(gone)),
         () = signals.next() => {
             signalled = true;
             None
@@ -348,7 +278,11 @@ async fn deliver(
         _ = streamer.shutdown(grace) => {}
         () = signals.next() => {}
     }
-    read.unwrap_or(Ok(()))
+    if resume && read.is_none() {
+        // It reads files, so that it is not held up, and what it had accepted last it has yet to write down.
+        read = tokio::time::timeout(Duration::from_secs(1), reading).await.ok().map(|read| read.unwrap_or_else(gone));
+    }
+    read.unwrap_or(Read { result: Ok(()), positions: None })
 }
 
 /// Resolves when reading on is of no use: no destination is left, or one whose queue is full has taken nothing for too long.
@@ -402,7 +336,7 @@ fn ended(state: &State) -> bool {
 }
 
 /// `read 18, malformed 2, accepted 16, delivered 16, rejected 0`, and what is outstanding where.
-fn summary(state: &State, counts: &Counts) -> String {
+fn summary(state: &State, counts: &Counts, spool: Option<&Path>) -> String {
     let read = counts.read.load(Ordering::Relaxed);
     let malformed = counts.malformed.load(Ordering::Relaxed);
     let mut text = format!("read {read}, malformed {malformed}, accepted {}", state.accepted);
@@ -428,6 +362,9 @@ fn summary(state: &State, counts: &Counts) -> String {
         if each.dropped > 0 {
             text.push_str(&format!("; {} lost at {}", each.dropped, each.name));
         }
+    }
+    if let Some(dir) = spool.filter(|_| outstanding(state) > 0) {
+        text.push_str(&format!("; what is outstanding is kept in the spool {}", dir.display()));
     }
     text
 }

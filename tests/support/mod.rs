@@ -10,12 +10,14 @@ mod collector;
 mod command;
 pub mod events;
 pub mod expected;
+mod inbox;
 mod program;
 mod tls;
 mod victoria_logs;
 
 pub use collector::{Collector, TO_FILE};
 pub use command::{Ended, Running, Workplace};
+pub use inbox::{Arrival, Inbox};
 pub use program::{built, poll};
 pub use tls::TlsMaterial;
 pub use victoria_logs::VictoriaLogs;
@@ -27,4 +29,9 @@ pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 pub fn http_client() -> reqwest::ClientBuilder {
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().timeout(PATIENCE)
+}
+
+/// Whether the long version of a test is asked for.
+pub fn is_long() -> bool {
+    std::env::var_os("TEST_LONG").is_some()
 }

@@ -1,0 +1,284 @@
+//! Audit events from files and standard input to a streamer: what is no event is told with file and line, and hinders nothing else.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use anyhow::{Context as _, Result, bail};
+use auditwire::{AuditEvent, AuditStreamer};
+
+use super::documents::{self, Document, Flow, Mark, Source};
+use super::progress::Progress;
+use super::resume::{Positions, Start};
+
+/// Most events that are accepted together, with one sync of the spool.
+const MOST_AT_ONCE: usize = 256;
+
+/// OCSF adds this much to an event, and may say again what it says, so often at most.
+const OCSF_BYTES: usize = 4096;
+const OCSF_FACTOR: usize = 4;
+
+/// What has been read, for whoever looks on.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) read: AtomicU64,
+    pub(crate) malformed: AtomicU64,
+    /// The reader is waiting for room.
+    pub(crate) blocked: AtomicBool,
+    /// There was more to read when it stopped, and `--strict` was not why.
+    pub(crate) cut_short: AtomicBool,
+}
+
+pub(crate) struct Reader {
+    pub(crate) streamer: AuditStreamer,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) progress: Progress,
+    pub(crate) rejects: Option<Rejects>,
+    pub(crate) strict: bool,
+    /// Bytes of OCSF that may be accepted together. 0: every event by itself, which costs nothing without a spool.
+    pub(crate) bytes_at_once: usize,
+    /// For `--resume`.
+    pub(crate) positions: Option<Positions>,
+    pub(crate) batch: Batch,
+}
+
+/// Events that are to be accepted together.
+#[derive(Default)]
+pub(crate) struct Batch {
+    events: Vec<AuditEvent>,
+    /// The line of each.
+    lines: Vec<u64>,
+    /// About as many bytes as they take.
+    bytes: usize,
+    /// Where the last of them ends.
+    end: Mark,
+    /// The last number given.
+    sequence: u64,
+}
+
+/// The sources that were named, or standard input.
+///
+/// # Errors
+/// One of them is not there: better said before the others are sent than in the middle.
+pub(crate) fn sources(files: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    for path in files.iter().filter(|path| !documents::is_stdin(path)) {
+        let kind = std::fs::metadata(path).map(|file| file.is_dir());
+        if kind.with_context(|| format!("cannot read {}", path.display()))? {
+            bail!("cannot read {}: it is a directory", path.display());
+        }
+    }
+    Ok(if files.is_empty() { vec![PathBuf::from("-")] } else { files })
+}
+
+impl Reader {
+    /// Reads all sources to their ends. What it holds in `positions` afterwards is still to be synced.
+    ///
+    /// # Errors
+    /// A source cannot be read, an event is not accepted for a reason that is not its own, or the rejects cannot be kept.
+    pub(crate) fn read(&mut self, sources: &[PathBuf]) -> Result<()> {
+        for path in sources {
+            let source = Source::open(path)?;
+            let from = self.start(&source).with_context(|| format!("cannot resume {}", path.display()))?;
+            let name = source.name.clone();
+            let flow = source.read(from, &mut |document| self.take(document))?;
+            if flow.is_break() || self.hand_over(&name, None)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where to begin with a source.
+    fn start(&mut self, source: &Source) -> Result<Mark> {
+        let (Some(positions), Some(file)) = (&mut self.positions, &source.file) else { return Ok(Mark::default()) };
+        match positions.turn_to(file)? {
+            Start::Beginning => Ok(Mark::default()),
+            Start::At(mark) => Ok(mark),
+            Start::Anew(why) => {
+                let name = &source.name;
+                self.progress.say(format_args!("{name}: {why} since it was sent; it is sent from its beginning"));
+                Ok(Mark::default())
+            }
+        }
+    }
+
+    fn take(&mut self, document: &Document<'_>) -> Flow<anyhow::Error> {
+        if document.goes_on {
+            return self.keep(document.raw, b"").map(ControlFlow::Continue);
+        }
+        let event = match parse(document) {
+            Ok(event) => event,
+            Err(_) if document.unfinished && self.positions.is_some() => {
+                self.progress.say(format_args!("{document}: this line has no end yet; it is left for the next time"));
+                return Ok(ControlFlow::Continue(()));
+            }
+            Err(why) => {
+                self.counts.read.fetch_add(1, Ordering::Relaxed);
+                return self.reject(document, &why);
+            }
+        };
+        self.counts.read.fetch_add(1, Ordering::Relaxed);
+        let bytes = document.raw.len() * OCSF_FACTOR + OCSF_BYTES;
+        let alone = bytes > self.bytes_at_once;
+        if self.batch.bytes + bytes > self.bytes_at_once && self.hand_over(document.file, None)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        self.batch.events.push(event);
+        self.batch.lines.push(document.line);
+        self.batch.bytes += bytes;
+        self.batch.end = document.end;
+        if alone {
+            self.hand_over(document.file, Some(document))
+        } else if document.last_for_now || self.batch.events.len() == MOST_AT_ONCE {
+            self.hand_over(document.file, None)
+        } else {
+            Ok(ControlFlow::Continue(()))
+        }
+    }
+
+    /// Has the batch accepted. `only` is the document of a batch of one, if it is at hand.
+    fn hand_over(&mut self, file: &str, only: Option<&Document<'_>>) -> Flow<anyhow::Error> {
+        let (events, lines) = (std::mem::take(&mut self.batch.events), std::mem::take(&mut self.batch.lines));
+        self.batch.bytes = 0;
+        let Some(line) = lines.first() else { return Ok(ControlFlow::Continue(())) };
+        match self.emit(&events) {
+            Ok(last) => {
+                self.batch.sequence = last;
+                self.remember()?;
+                Ok(ControlFlow::Continue(()))
+            }
+            Err(error) if error.is_too_large() => match only {
+                Some(document) => self.reject(document, &error.to_string()),
+                None => self.hand_over_each(file, &events, &lines),
+            },
+            // The end has come while these events waited: they are not among the accepted.
+            Err(error) if error.is_closed() => Ok(ControlFlow::Break(())),
+            Err(error) => Err(error).with_context(|| format!("{file}:{line}")),
+        }
+    }
+
+    fn emit(&self, events: &[AuditEvent]) -> Result<u64, auditwire::Error> {
+        self.counts.blocked.store(true, Ordering::Relaxed);
+        let accepted = self.streamer.emit_all(events);
+        self.counts.blocked.store(false, Ordering::Relaxed);
+        accepted.map(|receipts| receipts.last().map_or(0, |receipt| receipt.sequence))
+    }
+
+    /// One of the events is too large, or all of them are together, against all estimates.
+    fn hand_over_each(&mut self, file: &str, events: &[AuditEvent], lines: &[u64]) -> Flow<anyhow::Error> {
+        for (event, line) in events.iter().zip(lines) {
+            match self.emit(std::slice::from_ref(event)) {
+                Ok(last) => self.batch.sequence = last,
+                Err(error) if error.is_too_large() => {
+                    let text = serde_json::to_vec(event)?;
+                    if self.complain(&format!("{file}:{line}"), &text, &error.to_string())?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Err(error) if error.is_closed() => return Ok(ControlFlow::Break(())),
+                Err(error) => return Err(error).with_context(|| format!("{file}:{line}")),
+            }
+        }
+        self.remember()?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn reject(&mut self, document: &Document<'_>, why: &str) -> Flow<anyhow::Error> {
+        // What came before is accepted before, so that a position says the same of all.
+        if self.hand_over(document.file, None)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        let flow = self.complain(&document.to_string(), document.raw, why)?;
+        self.batch.end = document.end;
+        self.remember()?;
+        Ok(flow)
+    }
+
+    fn complain(&mut self, place: &str, text: &[u8], why: &str) -> Flow<anyhow::Error> {
+        self.counts.malformed.fetch_add(1, Ordering::Relaxed);
+        let stop = if self.strict { "; stopped here (--strict)" } else { "" };
+        self.progress.say(format_args!("{place}: {why}{stop}"));
+        self.keep(text, b"\n")?;
+        Ok(if self.strict { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    fn keep(&mut self, text: &[u8], end: &[u8]) -> Result<()> {
+        match &mut self.rejects {
+            Some(rejects) => rejects.keep(text, end),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything up to the batch's end has been taken.
+    fn remember(&mut self) -> Result<()> {
+        let Some(positions) = &mut self.positions else { return Ok(()) };
+        // What the position passes over has to be on the device, too.
+        if let Some(rejects) = &mut self.rejects {
+            rejects.sync()?;
+        }
+        positions.accepted(self.batch.end, self.batch.sequence);
+        positions.write(self.streamer.durable_sequence().unwrap_or(0)).context("cannot remember how far input was read")
+    }
+}
+
+fn parse(document: &Document<'_>) -> Result<AuditEvent, String> {
+    let text = document.text.as_ref().map_err(Clone::clone)?;
+    serde_json::from_str(text).map_err(|error| {
+        let mut why = error.to_string();
+        // The line is said already; serde_json counts lines within the text it was given.
+        why.truncate(why.rfind(" at line ").unwrap_or(why.len()));
+        if document.end.in_array || text.contains('\n') {
+            return why;
+        }
+        let not_json = if error.is_data() { "" } else { "not JSON: " };
+        let hint = if error.is_eof() { "; an event is one line" } else { "" };
+        format!("{not_json}{why} (column {}){hint}", error.column())
+    })
+}
+
+/// The file of `--rejects`.
+pub(crate) struct Rejects {
+    path: PathBuf,
+    file: File,
+    dirty: bool,
+}
+
+impl Rejects {
+    /// Opens it for appending.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        options.create(true).append(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(Self { path: path.to_owned(), file, dirty: false })
+    }
+
+    fn keep(&mut self, text: &[u8], end: &[u8]) -> Result<()> {
+        self.dirty = true;
+        let written = self.file.write_all(text).and_then(|()| self.file.write_all(end));
+        self.named(written)
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.dirty) {
+            return Ok(());
+        }
+        let synced = match self.file.sync_data() {
+            // A pipe or terminal has nothing to sync.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            synced => synced,
+        };
+        self.named(synced)
+    }
+
+    fn named(&self, result: io::Result<()>) -> Result<()> {
+        result.with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
