@@ -24,7 +24,7 @@ const NONE: [u64; 0] = [];
 
 /// Whether there is time for all of a large set of cases.
 fn long() -> bool {
-    std::env::var_os("AUDITWIRE_LONG_TESTS").is_some_and(|value| value == "1")
+    std::env::var_os("TEST_LONG").is_some()
 }
 
 /// Waits until the spool's threads have brought something about.

@@ -1,15 +1,19 @@
 //! A process that is killed with -9 at any moment, again and again, in the same folder.
 //!
-//! The test program starts itself with the ignored test below, which appends from several threads and says on standard output what
+//! The test program starts itself in the role of a child, which appends from several threads and says on standard output what
 //! was accepted.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
+use std::ffi::OsStr;
+
 use super::*;
 
-const FOLDER: &str = "AUDITWIRE_TEST_SPOOL";
+/// The test below, as the test program names it.
+const SELF: &str = "spool::tests::kill::fault_01_killed_at_random_moments_nothing_accepted_is_lost";
+const FOLDER: &str = "TEST_SPOOL";
 const ENDLESS: u64 = 1_000_000;
 
 /// The payload of an append: round, thread and count tell it from all others.
@@ -17,12 +21,10 @@ fn event(round: u64, thread: u64, n: u64) -> String {
     format!("{round}/{thread}/{n}/{}", "x".repeat((n as usize * 13) % 150))
 }
 
-#[test]
-#[ignore = "the process that is killed; started by the test below"]
-fn child() {
-    let Some(dir) = std::env::var_os(FOLDER) else { return };
-    let round: u64 = std::env::var("AUDITWIRE_TEST_ROUND").unwrap().parse().unwrap();
-    let (spool, _) = open(Path::new(&dir), tiny());
+/// What the process does that is killed.
+fn child(dir: &OsStr) {
+    let round: u64 = std::env::var("TEST_ROUND").unwrap().parse().unwrap();
+    let (spool, _) = open(Path::new(dir), tiny());
     std::thread::scope(|scope| {
         for thread in 0..3 {
             let spool = &spool;
@@ -55,6 +57,9 @@ fn child() {
 
 #[test]
 fn fault_01_killed_at_random_moments_nothing_accepted_is_lost() {
+    if let Some(dir) = std::env::var_os(FOLDER) {
+        return child(&dir);
+    }
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("spool");
     // A destination that has read nothing yet, and is read between the rounds.
@@ -63,9 +68,9 @@ fn fault_01_killed_at_random_moments_nothing_accepted_is_lost() {
     let mut read_to = 0;
     for round in 0..if long() { 100 } else { 5 } {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "spool::tests::kill::child", "--ignored", "--nocapture", "--test-threads=1"])
+            .args(["--exact", SELF, "--nocapture", "--test-threads=1"])
             .env(FOLDER, &place)
-            .env("AUDITWIRE_TEST_ROUND", round.to_string())
+            .env("TEST_ROUND", round.to_string())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
