@@ -224,7 +224,7 @@ fn the_spool_of_the_option_counts_over_that_of_the_variables() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_accepts_nothing_twice() {
     let place = Workplace::new();
-    place.file("events.jsonl", lines(0..20_000));
+    place.file("events.jsonl", lines(0..6_000));
     let mut inbox = Inbox::new().await;
     for _ in 0..2 {
         let sending = place.start(&mut send(&place, &inbox.target()));
@@ -236,10 +236,10 @@ async fn a_signal_accepts_nothing_twice() {
         inbox.take_for(Duration::from_millis(100)).await;
     }
     let sending = place.start(&mut send(&place, &inbox.target()));
-    inbox.take_until(20_000).await;
+    inbox.take_until(6_000).await;
     sending.end().code(0);
     inbox.stop().await;
-    assert_eq!((inbox.assert_dense(), inbox.distinct()), (20_000, 20_000));
+    assert_eq!((inbox.assert_dense(), inbox.distinct()), (6_000, 6_000));
 }
 
 #[tokio::test(flavor = "multi_thread")]
