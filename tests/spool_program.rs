@@ -465,3 +465,20 @@ async fn a_letter_that_is_none_is_told_and_stays() {
     let list = place.run(&mut place.auditwire(["dlq", "list"])).code(0).stdout;
     assert_eq!((inbox.distinct(), list.lines().count()), (2, 2), "{list}");
 }
+
+#[test]
+fn a_reader_of_standard_output_that_goes_away_leaves_its_events_in_the_spool() {
+    let place = Workplace::new();
+    place.file("events.jsonl", lines(0..3000));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut send = send(&place, "stdout");
+    let sending = send.stdout(writer).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let ended = sending.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(5), "{said}");
+    assert!(said.contains("kept in the spool spool") && !said.contains("lost"), "{said}");
+    let ended = place.run(&mut self::send(&place, "stdout")).code(0);
+    let uids: HashSet<_> = ended.stdout.lines().map(|line| line.split("u-").nth(1).unwrap()[..7].to_owned()).collect();
+    assert_eq!(uids.len(), 3000);
+}
