@@ -30,9 +30,9 @@ impl Delivery {
         let settle_all = async {
             while let Some(batch) = batches.recv().await {
                 if let Err(Ended) = self.settle(batch).await {
-                    self.intake.ledger.end();
+                    self.intake.end();
                     while let Some(batch) = batches.recv().await {
-                        self.intake.lose(batch.total());
+                        self.intake.leave(batch.total());
                     }
                 }
             }
@@ -81,7 +81,7 @@ impl Delivery {
                 }
                 Sent::Ended => {
                     let lost = part.len() + parts.iter().map(Batch::len).sum::<usize>();
-                    self.intake.lose(lost as u64);
+                    self.intake.leave(lost as u64);
                     return Err(Ended);
                 }
             }

@@ -122,7 +122,7 @@ impl Intake {
             spooled.in_flight().push_back(sequence);
         }
         if self.ledger.has_ended() {
-            return self.lose(1);
+            return self.leave(1);
         }
         let mut record = self.logger.create_log_record();
         if record::fill(&mut record, Arc::clone(&event), observed, &self.limits).is_err() {
@@ -164,8 +164,24 @@ impl Intake {
         self.give_back(delivered + rejected);
     }
 
-    /// Settles the oldest events outstanding as lost: their destination has ended for good.
-    pub(crate) fn lose(&self, events: u64) {
+    /// The destination has ended for good: nothing more is fed to it, and nobody waits for what the spool keeps.
+    pub(crate) fn end(&self) {
+        self.ledger.end();
+        if self.spooled.is_some() {
+            self.close();
+            self.ledger.stop();
+        }
+    }
+
+    /// Leaves events to a destination that has ended: the spool keeps them for the next start, in memory they are lost.
+    pub(crate) fn leave(&self, events: u64) {
+        if self.spooled.is_none() {
+            self.lose(events);
+        }
+    }
+
+    /// Settles the oldest events outstanding as lost.
+    fn lose(&self, events: u64) {
         self.acknowledge(events);
         self.ledger.settle_lost(events);
         self.give_back(events);

@@ -46,6 +46,7 @@
 //! | `exporter` | the verdict of an attempt, and one exporter for each protocol |
 //! | [`retry`] | backoff arithmetic |
 //! | `jsonl`, `dead_letter` | private append-only JSON Lines, and what is refused for good |
+//! | `spooled`, [`dead_letters`] | what lies in a spool and in the dead-letter file, for whoever looks in |
 //! | [`config`] | as written to resolved; [`config::env`] alone reads the environment |
 //! | [`notice`] | what a streamer says without being asked |
 //! | [`receiver`] | a development receiver that can be scripted: tests, demo, `auditwire receive` |

@@ -578,15 +578,10 @@ impl Inner {
     async fn shut_down(&self, timeout: Duration) -> Result<(), Error> {
         // The deadline needs a timer, and the caller may have none: it waits on our runtime.
         let intakes: Vec<_> = self.pipelines.iter().map(|pipeline| Arc::clone(&pipeline.intake)).collect();
-        let spool = self.spool.clone();
+        // Only what is on the device is delivered, or counted as outstanding. A device that fails says so when the spool is closed.
+        let _ = self.make_durable().await;
         self.run(async move {
-            let all_idle = async {
-                // Only what is on the device is delivered. A device that fails says so when the spool is closed.
-                if let Some(spool) = spool {
-                    let _ = spool.flush().await;
-                }
-                futures_util::future::join_all(intakes.iter().map(|intake| intake.idle())).await
-            };
+            let all_idle = futures_util::future::join_all(intakes.iter().map(|intake| intake.idle()));
             let _ = tokio::time::timeout(timeout, all_idle).await;
         })
         .await;

@@ -47,6 +47,7 @@ enum Command {
     ///
     /// They go to the destination that refused them, if it is among the configured ones; with --to they go there. They keep their
     /// identity (metadata.uid) and get new numbers. What is refused again is added to the file with the new reason.
+    #[command(after_help = exit::HELP)]
     Replay {
         /// Numbers and ranges, as in `3 5-9` [default: all]
         numbers: Vec<Numbers>,

@@ -121,19 +121,20 @@ impl Place {
         let environment: Environment = std::env::vars_os().chain(named).collect();
         // Whoever looks at a spool is not interested in what the exporter's variables are.
         let spool = env::settings(&environment, &mut Vec::new())?.spool;
-        let Some(spool) = dir.map_or(spool.clone(), |dir| {
-            let spool = spool.unwrap_or_else(|| auditwire::config::Spool::new(&dir));
-            Some(auditwire::config::Spool { dir, ..spool })
-        }) else {
-            let why = "name the spool's folder, or set AUDITWIRE_SPOOL_DIR".into();
-            return Err(ConfigError { setting: "DIR".into(), value: None, why }.into());
+        let (dir, max_bytes) = match (dir, spool) {
+            (Some(dir), Some(spool)) => (dir, spool.max_bytes),
+            (Some(dir), None) => (dir, Options::default().max_bytes),
+            (None, Some(spool)) => (spool.dir, spool.max_bytes),
+            (None, None) => {
+                let why = "name the spool's folder, or set AUDITWIRE_SPOOL_DIR".into();
+                return Err(ConfigError { setting: "DIR".into(), value: None, why }.into());
+            }
         };
-        let dir = spool.dir;
         let status = spool::status(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
         if status.segments == 0 && status.destinations.is_empty() {
             bail!("{} is no spool: it has no segments", dir.display());
         }
-        Ok(Self { dir, status, max_bytes: spool.max_bytes })
+        Ok(Self { dir, status, max_bytes })
     }
 
     fn describe(&self) -> String {

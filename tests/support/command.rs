@@ -39,7 +39,9 @@ impl Workplace {
 
     /// The program with these arguments. What it keeps lies in the folder, standard input is empty.
     pub fn auditwire<Argument: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = Argument>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_auditwire"));
+        // Long runs may name the program built for release.
+        let built = std::env::var_os("TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_auditwire").into());
+        let mut command = Command::new(built);
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
         command.env_clear().env("AUDITWIRE_DEAD_LETTER_PATH", self.path("dead-letters.jsonl"));
         command
