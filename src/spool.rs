@@ -11,6 +11,27 @@
 //! It is not a database (records are found by number, in order), not Kafka (one process), not a ring buffer (nothing is ever dropped
 //! to make room), and knows nothing about what the bytes mean.
 //!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let dir = dir.path().join("spool");
+//! use auditwire::spool::{Item, Options, Spool, Start};
+//!
+//! let (spool, recovery) = Spool::open(dir, Options::default())?;
+//! assert!(recovery.created);
+//! let mut reader = spool.reader("siem", Start::Oldest)?;
+//! let seq = spool.append(b"on the device when this returns")?;
+//! while let Some(item) = reader.try_next()? {
+//!     match item {
+//!         Item::Record { seq, payload } => assert_eq!((seq, payload.len()), (1, 31)),
+//!         Item::Damaged(damage) => eprintln!("{:?} are gone", damage.range),
+//!     }
+//! }
+//! reader.acker().ack(seq)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Files
 //!
 //! ```text
@@ -57,6 +78,8 @@
 //!
 //! # Limits
 //!
+//! With [`Sync::Interval`], what was not yet synced when the power went may leave no trace: nobody can name it.
+//!
 //! Whether a torn group at the very end was answered cannot be told if the device lies about syncs. It is treated as not
 //! answered unless the file is shorter than it was made or [`Sync::Interval`] was used; [`Recovery::tail`] reports it. A file that
 //! was cut exactly between two groups shows only that it is too short ([`Tail::shortened_by`]). Where the file system cannot allocate,
@@ -68,15 +91,19 @@ mod error;
 mod format;
 mod inspect;
 mod keeper;
+mod layout;
 mod options;
+mod outcome;
 mod place;
 mod queue;
 mod reader;
 mod recover;
+mod report;
 mod scan;
 mod segment;
 mod signal;
 mod sync;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -94,12 +121,12 @@ pub use inspect::{DestinationStatus, Export, Status, Verified, status, verify};
 pub use options::{OnFull, Options, Sync};
 pub use place::Warning;
 pub use reader::{Acker, Damage, Item, Reader, Ready};
+pub use report::{Lag, Recovery, SeqRange, Tail, Usage};
 
 use cursor::Cursor;
 use disk::Disk;
 use keeper::{Bell, Keeper};
 use queue::{Queue, Refusal};
-use recover::Making;
 use segment::Prepared;
 use signal::{Changed, HasSignal, Signal};
 use writer::Writer;
@@ -114,7 +141,7 @@ pub struct Spool {
 struct Threads {
     writer: JoinHandle<()>,
     keeper: JoinHandle<()>,
-    /// Closed last: it holds the lock.
+    /// Let go of last.
     lock: File,
 }
 
@@ -166,71 +193,6 @@ impl HasSignal for Readable<'_> {
     }
 }
 
-/// Numbers from `first` to `last`, both included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SeqRange {
-    /// The first.
-    pub first: u64,
-    /// The last.
-    pub last: u64,
-}
-
-/// What opening found and did.
-#[derive(Debug, Default)]
-#[non_exhaustive]
-pub struct Recovery {
-    /// There was no spool before.
-    pub created: bool,
-    /// Number of the oldest record kept, and of the next one to be appended: equal when there is none.
-    pub first_seq: u64,
-    /// Number of the next record to be appended.
-    pub next_seq: u64,
-    /// What was wrong with the end of the last segment: `None` after a clean end, and after most crashes.
-    pub tail: Option<Tail>,
-    /// Records that some destination has not acknowledged and whose segments are gone. Its reader meets them as damage.
-    pub missing: Vec<SeqRange>,
-    /// There are cursors and no segment at all: what was not acknowledged is gone, and nobody knows how much that was.
-    pub segments_gone: bool,
-    /// Destinations whose cursor was damaged or another spool's. They start again at the oldest record: duplicates will come.
-    pub cursors_reset: Vec<String>,
-    /// What makes this place less safe than it could be.
-    pub warnings: Vec<Warning>,
-}
-
-/// The end of the last segment, where a crash or worse has been.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Tail {
-    /// The segment.
-    pub file: PathBuf,
-    /// Where its last intact record ends.
-    pub offset: u64,
-    /// Bytes behind it that mean nothing; what was being written when the process or the power went, as a rule.
-    pub torn_bytes: u64,
-    /// A copy of these bytes.
-    pub saved: Option<PathBuf>,
-    /// Bytes the file is shorter than it was made: no crash does that. Records may be missing that nothing here speaks of.
-    pub shortened_by: u64,
-    /// Numbers that were given and cannot be read. Readers meet them as damage too: they are counted there.
-    pub lost: Vec<SeqRange>,
-}
-
-/// How full a spool is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes of all segments in use.
-    pub bytes: u64,
-    /// The limit.
-    pub max_bytes: u64,
-}
-
-impl Usage {
-    /// At 80 % somebody should know.
-    pub fn is_high(&self) -> bool {
-        self.bytes >= self.max_bytes / 5 * 4
-    }
-}
-
 /// Where a new destination starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
@@ -238,19 +200,6 @@ pub enum Start {
     Oldest,
     /// Behind the newest durable one.
     End,
-}
-
-/// How far a destination is behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lag {
-    /// Its name.
-    pub destination: String,
-    /// Everything up to this number is acknowledged.
-    pub acked: u64,
-    /// Durable records that are not acknowledged.
-    pub records: u64,
-    /// About as many bytes of disk they take.
-    pub bytes: u64,
 }
 
 impl Spool {
@@ -292,8 +241,8 @@ impl Spool {
         let limits = options.limits()?;
         let mut recovery = Recovery { warnings: place::prepare(&disk, dir)?, ..Recovery::default() };
         let lock = place::lock(dir)?;
-        let making = Making { disk: &disk, dir, segment_bytes: limits.segment_bytes };
-        let recovered = recover::recover(&making, &mut recovery)?;
+        let place = recover::Place { disk: &disk, dir, segment_bytes: limits.segment_bytes };
+        let recovered = recover::recover(&place, &mut recovery)?;
         let last = *recovered.segments.back().expect("there is always one");
         let start = queue::Start {
             spool_id: recovered.spool_id,
@@ -366,6 +315,9 @@ impl Spool {
     /// As [`append_all`](Self::append_all).
     pub async fn append_all_async(&self, records: &[impl AsRef<[u8]>]) -> Result<u64, AppendError> {
         let queue = &self.shared.queue;
+        if records.is_empty() {
+            return Ok(queue.lock().next_seq());
+        }
         let checksums = queue.limits.check(records)?;
         let mut deadline = None;
         loop {
@@ -384,7 +336,10 @@ impl Spool {
             match (refused, self.on_full) {
                 // The next group has room, and it comes as soon as this one is written.
                 (None, _) => Changed::new(Room(&self.shared), epoch, None).await,
-                (Some(error), OnFull::Refuse) => return Err(error),
+                (Some(error), OnFull::Refuse) => {
+                    self.shared.keeper.nudge();
+                    return Err(error);
+                }
                 (Some(error), OnFull::Block { timeout }) => {
                     let now = Instant::now();
                     let until = *deadline.get_or_insert_with(|| timeout.and_then(|timeout| now.checked_add(timeout)));
@@ -440,6 +395,8 @@ impl Spool {
                 let cursor = Cursor::create(&shared.disk, &shared.dir, destination, shared.spool_id, acked)?;
                 let cursor = Arc::new(cursor);
                 cursors.insert(destination.to_owned(), Arc::clone(&cursor));
+                // It may be the first one, and at the end: then there is something to reclaim.
+                shared.keeper.nudge();
                 cursor
             }
         };
@@ -501,7 +458,8 @@ impl Spool {
         let _ = threads.writer.join();
         self.shared.keeper.stop();
         let _ = threads.keeper.join();
-        drop(threads.lock);
+        // Said, not only let go of: a process that is being forked at this moment holds a copy.
+        let _ = threads.lock.unlock();
         match self.shared.queue.lock().poison() {
             Some(source) => Err(AppendError::Poisoned { source: Arc::clone(source) }),
             None => Ok(()),

@@ -119,13 +119,13 @@ fn content(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// This test program again, as a process of its own that runs one of the children below.
+/// This test program again, as a process of its own in which a test plays its child.
 struct Again(Child);
 
 impl Again {
     fn start(child: &str, folder: &Path) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args([child, "--exact", "--ignored", "--nocapture", "--test-threads=1"]).env("TEST_CHILD", folder);
+        command.args([child, "--exact", "--nocapture", "--test-threads=1"]).env("TEST_CHILD", folder);
         Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
     }
 
@@ -146,7 +146,7 @@ impl Drop for Again {
     }
 }
 
-/// The folder of a child; none when the program is run by hand.
+/// The folder of a child; none in a test that plays itself.
 fn childs_folder() -> Option<PathBuf> {
     std::env::var_os("TEST_CHILD").map(PathBuf::from)
 }
@@ -157,11 +157,9 @@ fn tell(line: std::fmt::Arguments<'_>) {
     out.flush().unwrap();
 }
 
-#[test]
-#[ignore = "a child process of another test"]
-fn child_that_emits_and_tells_its_receipts() {
-    let Some(folder) = childs_folder() else { return };
-    let streamer = quiet(config(&folder, vec![dead("otlp")]));
+/// What the process does that is killed.
+fn emit_and_tell_receipts(folder: &Path) {
+    let streamer = quiet(config(folder, vec![dead("otlp")]));
     let emit_alone = |thread: usize| {
         for number in (0..1_000_000).filter(|number| number % 4 == thread) {
             let receipt = streamer.emit(&event(number)).unwrap();
@@ -173,11 +171,17 @@ fn child_that_emits_and_tells_its_receipts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_1_what_a_receipt_was_given_for_survives_a_kill_and_is_delivered_by_the_next_process() {
+    if let Some(folder) = childs_folder() {
+        return emit_and_tell_receipts(&folder);
+    }
     let folder = TempDir::new().unwrap();
     let mut inbox = Inbox::new().await;
     let mut random = fastrand::Rng::with_seed(11);
     for _ in 0..if is_long() { 10 } else { 3 } {
-        let mut child = Again::start("child_that_emits_and_tells_its_receipts", folder.path());
+        let mut child = Again::start(
+            "fault_1_what_a_receipt_was_given_for_survives_a_kill_and_is_delivered_by_the_next_process",
+            folder.path(),
+        );
         let lines = child.lines();
         let (receipts, wanted) = (Arc::new(Mutex::new(Vec::new())), random.usize(50..800));
         let enough = {
@@ -215,8 +219,14 @@ async fn fault_1_what_a_receipt_was_given_for_survives_a_kill_and_is_delivered_b
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_13_a_second_process_is_told_who_has_the_spool_and_a_dead_one_is_no_hindrance() {
+    if let Some(folder) = childs_folder() {
+        return emit_and_tell_receipts(&folder);
+    }
     let folder = TempDir::new().unwrap();
-    let mut child = Again::start("child_that_emits_and_tells_its_receipts", folder.path());
+    let mut child = Again::start(
+        "fault_13_a_second_process_is_told_who_has_the_spool_and_a_dead_one_is_no_hindrance",
+        folder.path(),
+    );
     assert!(child.lines().any(|line| line.contains("receipt ")));
     let config = config(folder.path(), vec![dead("otlp")]);
     let error = AuditStreamer::start(config.clone()).unwrap_err().to_string();
@@ -531,14 +541,12 @@ async fn fault_37_a_receiver_that_hangs_costs_nothing_and_is_not_stormed() {
     eprintln!("hung for {hang:?}: {emitted} events, {retries} attempts failed, none missing");
 }
 
-#[test]
-#[ignore = "a child process of another test"]
-fn child_that_delivers_a_backlog() {
-    let Some(folder) = childs_folder() else { return };
+/// What the process does whose memory is measured.
+fn deliver_a_backlog(folder: &Path) {
     let target = fs::read_to_string(folder.join("target")).unwrap();
     let kind = DestinationKind::Otlp(Otlp::grpc(target));
     let began = Instant::now();
-    let streamer = quiet(large(&folder, vec![Destination { name: "otlp".into(), kind }]));
+    let streamer = quiet(large(folder, vec![Destination { name: "otlp".into(), kind }]));
     let opened = began.elapsed();
     tell(format_args!("opened {}", opened.as_millis()));
     pollster::block_on(streamer.flush()).unwrap();
@@ -561,6 +569,9 @@ fn peak_rss(process: u32) -> u64 {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_17_a_large_backlog_is_delivered_in_order_and_in_bounded_memory() {
+    if let Some(folder) = childs_folder() {
+        return deliver_a_backlog(&folder);
+    }
     // Of a million, built without optimization, the first are enough to see that memory does not grow.
     let (events, delivered): (usize, u64) = if is_long() { (1_000_000, 50_000) } else { (10_000, 10_000) };
     let folder = TempDir::new().unwrap();
@@ -585,7 +596,7 @@ async fn fault_17_a_large_backlog_is_delivered_in_order_and_in_bounded_memory() 
     let mut inbox = Inbox::new().await;
     fs::write(folder.path().join("target"), inbox.target().replace("otlp=", "")).unwrap();
     let began = Instant::now();
-    let mut child = Again::start("child_that_delivers_a_backlog", folder.path());
+    let mut child = Again::start("fault_17_a_large_backlog_is_delivered_in_order_and_in_bounded_memory", folder.path());
     let opened = child.lines().find(|line| line.contains("opened ")).expect("it tells how long it took");
     let opened = opened.split("opened ").nth(1).unwrap().to_owned();
     // Counted as they come: a million arrivals are not kept.

@@ -443,7 +443,7 @@ fn each_row_of_the_class_table_has_its_golden_file() {
 
 /// How many events the long version takes.
 fn many() -> usize {
-    if std::env::var_os("TEST_LONG").is_some() { 100_000 } else { 2_000 }
+    if std::env::var_os("TEST_LONG").is_some() { 20_000 } else { 2_000 }
 }
 
 /// The whole way through the program: any events in, valid OCSF out by both validators, and the same events back.

@@ -20,7 +20,7 @@ pub(super) struct DiskFile {
 }
 
 /// A change that is about to be made.
-#[cfg_attr(not(test), allow(dead_code, reason = "only tests look at it"))]
+#[allow(dead_code, reason = "only tests look into it")]
 pub(super) enum Change<'a> {
     Create(&'a Path),
     Allocate(&'a Path, u64),

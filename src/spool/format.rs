@@ -88,6 +88,11 @@ pub(super) struct GroupHeader {
 }
 
 impl GroupHeader {
+    /// One more than its last number.
+    pub(super) fn end(&self) -> u64 {
+        self.first_seq + u64::from(self.count)
+    }
+
     pub(super) fn encode(&self) -> [u8; GROUP_HEADER as usize] {
         let mut bytes = [0; GROUP_HEADER as usize];
         put_u32(&mut bytes, 0, GROUP_MAGIC);

@@ -8,14 +8,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::format::{RECORD_HEADER, SegmentHeader};
 use super::reader::{Damage, Item};
-use super::scan::{Bounds, Scanner, Step};
+use super::scan::{Bounds, Scanner, Step, find_spool_id};
 use super::{Lag, SeqRange, cursor, place, segment};
 
 /// A spool as it lies on the disk.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Status {
-    /// The spool's id; `None` when there is no intact segment header.
+    /// The spool's id; `None` when nothing tells it.
     pub id: Option<u64>,
     /// Process that has it open.
     pub open_in: Option<u32>,
@@ -80,27 +80,32 @@ impl Export {
     /// The records from `from` on; from the oldest one if that is newer.
     ///
     /// # Errors
-    /// The folder cannot be read. No intact segment header: [`io::ErrorKind::InvalidData`].
+    /// The folder cannot be read. Nothing in it tells which spool it is: [`io::ErrorKind::InvalidData`].
     pub fn new(dir: impl AsRef<Path>, from: u64) -> io::Result<Self> {
         let dir = dir.as_ref().to_owned();
         let bases = segment::list(&dir)?;
-        let mut id = None;
         let mut headers_damaged = Vec::new();
         for &base in &bases {
-            match header(&dir, base)? {
-                Some(header) => id = id.or(Some(header.spool_id)),
-                None => headers_damaged.push(segment::path(&dir, base)),
+            if header(&dir, base)?.is_none() {
+                headers_damaged.push(segment::path(&dir, base));
             }
         }
-        // The cursors know it too.
-        let spool_id = match (id, bases.first()) {
-            (Some(id), _) => id,
-            (None, None) => 0,
-            (None, Some(_)) => id_from_cursors(&dir)?.ok_or(io::ErrorKind::InvalidData)?,
-        };
+        let spool_id = spool_id(&dir, &bases)?;
+        if spool_id.is_none() && !bases.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "no header in this spool is intact"));
+        }
         let next = from.max(bases.first().copied().unwrap_or(1));
         let index = bases.partition_point(|&base| base <= next).saturating_sub(1);
-        Ok(Self { dir, spool_id, bases, index, next, scanner: None, noise: Vec::new(), headers_damaged })
+        Ok(Self {
+            dir,
+            spool_id: spool_id.unwrap_or(0),
+            bases,
+            index,
+            next,
+            scanner: None,
+            noise: Vec::new(),
+            headers_damaged,
+        })
     }
 
     /// The next record, or what is missing; `None` at the end.
@@ -176,10 +181,21 @@ fn header(dir: &Path, base: u64) -> io::Result<Option<SegmentHeader>> {
     }
 }
 
-fn id_from_cursors(dir: &Path) -> io::Result<Option<u64>> {
+/// The spool's id: any header of a segment, cursor or group knows it.
+fn spool_id(dir: &Path, bases: &[u64]) -> io::Result<Option<u64>> {
+    for &base in bases {
+        if let Some(header) = header(dir, base)? {
+            return Ok(Some(header.spool_id));
+        }
+    }
     for name in cursor::list(dir)? {
         if let Some(slot) = cursor::read(&cursor::path(dir, &name))? {
             return Ok(Some(slot.spool_id));
+        }
+    }
+    for &base in bases {
+        if let Some(id) = find_spool_id(File::open(segment::path(dir, base))?)? {
+            return Ok(Some(id));
         }
     }
     Ok(None)
@@ -211,12 +227,11 @@ pub fn verify(dir: impl AsRef<Path>) -> io::Result<Verified> {
 pub fn status(dir: impl AsRef<Path>) -> io::Result<Status> {
     let dir = dir.as_ref();
     let bases = segment::list(dir)?;
-    let mut id = None;
+    let id = spool_id(dir, &bases)?;
     let mut segments = Vec::new();
     let mut next_seq = bases.first().copied().unwrap_or(1);
     for &base in &bases {
         let Ok(file) = File::open(segment::path(dir, base)) else { continue };
-        id = header(dir, base)?.map(|header| header.spool_id).or(id);
         let mut bytes = file.metadata()?.len();
         next_seq = base;
         if Some(&base) == bases.last() {

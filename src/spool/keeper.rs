@@ -83,6 +83,8 @@ impl Keeper {
     }
 
     pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let _guard = PanicGuard(&shared);
         loop {
             self.keep_cursors();
             self.prepare_ahead();
@@ -118,7 +120,9 @@ impl Keeper {
             self.shared.keeper.by(due);
         }
         // Deleted is only what is acknowledged on the device: a cursor that falls back must still find its records.
-        let durable = cursors.iter().map(|cursor| cursor.durable()).min().unwrap_or(0);
+        // The map stays locked meanwhile: a destination that begins at the oldest record must find it.
+        let cursors = self.shared.cursors();
+        let durable = cursors.values().map(|cursor| cursor.durable()).min().unwrap_or(0);
         while self.is_reclaimable(durable) {
             let base = self.shared.queue.lock().segments()[0].base;
             match self.shared.disk.remove(&segment::path(&self.shared.dir, base)) {
@@ -126,6 +130,7 @@ impl Keeper {
                 _ => self.shared.queue.removed(base),
             }
         }
+        drop(cursors);
         self.give_back_the_last(durable);
     }
 
@@ -179,5 +184,16 @@ impl Keeper {
             self.shared.keeper.by(deadline);
         }
         woken.wake();
+    }
+}
+
+/// Without this thread nothing is reclaimed and nobody's deadline is kept: better to say so than to fill up in silence.
+struct PanicGuard<'a>(&'a Shared);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.queue.poison(std::io::Error::other("the spool's keeper thread panicked"));
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::error::{AppendError, OpenError};
 use super::format::{GROUP_HEADER, MAX_RECORD, RECORD_HEADER, SEGMENT_HEADER};
-use super::queue::Limits;
+use super::layout::Limits;
 
 /// How a spool works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

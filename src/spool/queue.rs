@@ -4,32 +4,21 @@
 //! the pending group and leaves an empty one: while one group is on its way to the device, the next one gathers.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::error::AppendError;
 use super::format::{
     ANSWERED_EARLY, GROUP_HEADER, GroupHeader, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, stamp_now,
 };
+use super::layout::{Layout, Limits, Place};
+use super::outcome::Outcome;
 use super::signal::{Signal, Woken};
 use super::sync::{Condvar, Mutex, MutexGuard};
 
 /// Bytes of a group from which on appenders wait for the next one. A batch may be longer.
 const GROUP_TARGET: u64 = 4 << 20;
-
-/// Sizes that never change while a spool is open.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) max_bytes: u64,
-    pub(super) segment_bytes: u64,
-    pub(super) max_record_bytes: u64,
-    /// `None`: a group is answered when it is synced. Otherwise when it is written, and synced this much later.
-    pub(super) sync_interval: Option<Duration>,
-}
 
 /// A segment as far as readers may see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,26 +26,6 @@ pub(super) struct Segment {
     pub(super) base: u64,
     /// Bytes of its file in use.
     pub(super) bytes: u64,
-}
-
-/// How full the segments are.
-#[derive(Debug, Clone, Copy, Default)]
-struct Layout {
-    /// Bytes of all segments but the last.
-    sealed: u64,
-    /// Bytes in use in the last segment.
-    used: u64,
-    /// Bytes the last segment may grow to.
-    size: u64,
-}
-
-/// Where a group goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// Behind what the last segment holds.
-    Here,
-    /// Into a new segment of this size.
-    NewSegment { size: u64 },
 }
 
 /// What the commit thread has to do next.
@@ -202,7 +171,7 @@ impl Queue {
         if gathered > 0 && (gathered > GROUP_TARGET || group > self.limits.max_group()) {
             return Err(Refusal::Busy { epoch: state.room.epoch() });
         }
-        if state.planned.sealed + state.planned.used + SEGMENT_HEADER + group > self.limits.max_bytes {
+        if !state.planned.has_room(group, &self.limits) {
             return Err(Refusal::Full { epoch: state.room.epoch() });
         }
         let first = state.next_seq;
@@ -246,7 +215,7 @@ impl Queue {
                 return work;
             }
             if std::mem::take(&mut state.roll_wanted) {
-                let (base, size) = (state.next_seq, self.size_of_new(&state.layout, SEGMENT_HEADER));
+                let (base, size) = (state.next_seq, state.layout.size_of_new(SEGMENT_HEADER, &self.limits));
                 if state.segments.back().is_some_and(|segment| segment.base < base) {
                     return Work::Roll { base, size };
                 }
@@ -278,26 +247,10 @@ impl Queue {
             stamp: stamp_now(),
         };
         bytes[..GROUP_HEADER as usize].copy_from_slice(&header.encode());
-        let layout = &mut state.planned;
-        // A segment without records is never followed by another: both would have the same name. It grows instead.
-        let place = if layout.used + len <= layout.size || layout.used == SEGMENT_HEADER {
-            layout.used += len;
-            layout.size = layout.size.max(layout.used);
-            Place::Here
-        } else {
-            let size = self.size_of_new(layout, SEGMENT_HEADER + len);
-            *layout = Layout { sealed: layout.sealed + layout.used, used: SEGMENT_HEADER + len, size };
-            Place::NewSegment { size }
-        };
+        let place = state.planned.place(len, &self.limits);
         let outcome = std::mem::take(&mut state.outcome);
         state.in_flight = Some(InFlight { first_seq, end: state.next_seq, place, outcome });
         (Work::Group { bytes, first_seq, place }, state.room.raise())
-    }
-
-    /// Small enough for the limit, large enough for what goes in first.
-    fn size_of_new(&self, layout: &Layout, first: u64) -> u64 {
-        let room = self.limits.max_bytes.saturating_sub(layout.sealed + layout.used);
-        self.limits.segment_bytes.min(room).max(first)
     }
 
     /// The group in flight has been written, and synced too unless there is a sync interval.
@@ -343,8 +296,7 @@ impl Queue {
     pub(super) fn rolled(&self, base: u64, size: u64) {
         let mut state = self.lock();
         state.seal(base);
-        let layout = state.layout;
-        state.layout = Layout { sealed: layout.sealed + layout.used, used: SEGMENT_HEADER, size };
+        state.layout = state.layout.with_new(size);
         state.planned = state.layout;
         let woken = state.readable.raise();
         drop(state);
@@ -359,7 +311,6 @@ impl Queue {
         state.starved = true;
         state.planned = state.layout;
         let Some(group) = state.in_flight.take() else { return };
-        state.next_seq = group.first_seq;
         state.pending_first = group.first_seq;
         let woken = state.fail_pending(&error);
         drop(state);
@@ -474,7 +425,7 @@ impl State {
 
     /// Bytes that count against the limit.
     pub(super) fn bytes(&self) -> u64 {
-        self.layout.sealed + self.layout.used
+        self.layout.bytes()
     }
 
     /// Bytes that the segments may take on the disk.
@@ -496,71 +447,5 @@ impl State {
         let next = self.segments.get(index + 1);
         let end = next.map_or(self.durable_end, |next| next.base);
         Some(View { base: segment.base, bytes: segment.bytes, end, sealed: next.is_some() })
-    }
-}
-
-impl Limits {
-    /// Bytes a group may have: it must fit into a segment.
-    pub(super) fn max_group(&self) -> u64 {
-        self.segment_bytes - SEGMENT_HEADER
-    }
-}
-
-/// What became of a group, for all who have records in it.
-#[derive(Default)]
-pub(super) struct Outcome {
-    state: Mutex<OutcomeState>,
-}
-
-#[derive(Default)]
-struct OutcomeState {
-    result: Option<Result<(), AppendError>>,
-    wakers: Vec<Waker>,
-}
-
-impl Outcome {
-    fn lock(&self) -> MutexGuard<'_, OutcomeState> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn finish_later(&self, result: Result<(), AppendError>) -> Woken {
-        let mut state = self.lock();
-        state.result = Some(result);
-        Woken::from(std::mem::take(&mut state.wakers))
-    }
-
-    fn finish(&self, result: Result<(), AppendError>) {
-        self.finish_later(result).wake();
-    }
-
-    pub(super) fn wait(self: Arc<Self>) -> Settled {
-        Settled { outcome: self, place: None }
-    }
-}
-
-/// Done when a group's outcome is known.
-pub(super) struct Settled {
-    outcome: Arc<Outcome>,
-    /// Where our waker stands.
-    place: Option<usize>,
-}
-
-impl Future for Settled {
-    type Output = Result<(), AppendError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let outcome = Arc::clone(&self.outcome);
-        let mut state = outcome.lock();
-        if let Some(result) = &state.result {
-            return Poll::Ready(result.clone());
-        }
-        match self.place {
-            Some(place) => state.wakers[place].clone_from(context.waker()),
-            None => {
-                self.place = Some(state.wakers.len());
-                state.wakers.push(context.waker().clone());
-            }
-        }
-        Poll::Pending
     }
 }

@@ -120,12 +120,11 @@ impl Scanner {
             match self.look(self.position)? {
                 Here::Group(header) => {
                     self.position += GROUP_HEADER;
-                    let end = header.first_seq + u64::from(header.count);
                     self.group_end = self.position + u64::from(header.body);
                     self.group = Some(header);
-                    if end <= self.wanted {
+                    if header.end() <= self.wanted {
                         self.position = self.group_end.min(self.bounds.limit);
-                        self.next_seq = end;
+                        self.next_seq = header.end();
                         self.intact_end = self.position;
                         self.noise = None;
                     }
@@ -147,11 +146,11 @@ impl Scanner {
                     let from = self.position;
                     let blank = self.search()?;
                     // Zeros up to the limit are what was never written.
-                    if from < self.position && !(blank && self.position == self.bounds.limit) {
+                    if from < self.position && !(blank && self.position >= self.bounds.limit) {
                         let start = self.noise.as_ref().map_or(from, |noise| noise.start);
                         self.noise = Some(start..self.position);
                     }
-                    if self.position == self.bounds.limit {
+                    if self.position >= self.bounds.limit {
                         return Ok(self.account(self.bounds.promised).unwrap_or(Step::End));
                     }
                 }
@@ -254,13 +253,15 @@ impl Scanner {
         }
         let keep = if have.contains(&at) { (at - have.start) as usize..self.filled } else { 0..0 };
         let kept = keep.len();
-        self.window.copy_within(keep, 0);
-        (self.window_start, self.filled) = (at, kept);
         let size = CHUNK.max(len as usize);
         if self.window.len() < size || self.window.len() > size.saturating_mul(4) {
-            self.window.resize(size, 0);
-            self.window.shrink_to(size);
+            let mut window = vec![0; size];
+            window[..kept].copy_from_slice(&self.window[keep]);
+            self.window = window;
+        } else {
+            self.window.copy_within(keep, 0);
         }
+        (self.window_start, self.filled) = (at, kept);
         let end = self.window.len().min((self.bounds.limit - at) as usize);
         while self.filled < end {
             match self.file.read_at(&mut self.window[self.filled..end], at + self.filled as u64) {
@@ -276,4 +277,20 @@ impl Scanner {
         }
         Ok(self.filled as u64 >= len)
     }
+}
+
+/// The id in the first intact group header of a segment, when nothing else tells it.
+pub(super) fn find_spool_id(file: File) -> io::Result<Option<u64>> {
+    let limit = file.metadata()?.len();
+    let bounds = Bounds { limit, promised: 0, ceiling: 0 };
+    let mut scanner = Scanner::new(file, 0, 0, 0, bounds);
+    for at in SEGMENT_HEADER..limit.saturating_sub(GROUP_HEADER) {
+        if !scanner.load(at, GROUP_HEADER)? {
+            break;
+        }
+        if let Some(header) = GroupHeader::decode(scanner.bytes_from(at)) {
+            return Ok(Some(header.spool_id));
+        }
+    }
+    Ok(None)
 }

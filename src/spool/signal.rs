@@ -44,6 +44,11 @@ impl Signal {
         self.epoch
     }
 
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
     /// Something has changed.
     pub(super) fn raise(&mut self) -> Woken {
         self.epoch += 1;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::Shared;
 use super::disk::{DiskFile, is_full, is_passing};
 use super::format::{SegmentHeader, stamp_now};
-use super::queue::{Place, Work};
+use super::layout::Place;
+use super::queue::Work;
 use super::segment::Prepared;
 
 pub(super) struct Writer {
