@@ -221,6 +221,14 @@ fn the_spool_of_the_option_counts_over_that_of_the_variables() {
     assert!(place.run(&mut check).code(0).stdout.contains("spool: there"));
 }
 
+#[test]
+fn a_dead_destination_is_no_reason_to_stop_reading_into_the_spool() {
+    let place = Workplace::new();
+    place.file("events.jsonl", lines(0..5000));
+    let ended = place.run(send(&place, &nobody()).args(["--timeout", "300ms"])).code(5);
+    ended.said(&["read 5000, malformed 0, accepted 5000, ", "5000 outstanding at otlp"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_accepts_nothing_twice() {
     let place = Workplace::new();
