@@ -263,7 +263,7 @@ impl Intake {
         }
     }
 
-    /// What [`settled`](Self::settled) has to reach for everything accepted so far.
+    /// What [`has_settled`](Self::has_settled) is asked, for everything accepted so far.
     pub(crate) fn mark(&self) -> u64 {
         match &self.spooled {
             Some(spooled) => spooled.spool.durable_seq(),

@@ -554,9 +554,10 @@ fn deliver_a_backlog(folder: &Path) {
     std::thread::sleep(PATIENCE);
 }
 
-/// With a spool as it is by default.
+/// With a spool for a million events.
 fn large(folder: &Path, destinations: Vec<Destination>) -> Config {
-    Config { spool: Some(Spool::new(folder.join("spool"))), max_event_bytes: 1 << 20, ..config(folder, destinations) }
+    let spool = Some(Spool { max_bytes: 4 << 30, ..Spool::new(folder.join("spool")) });
+    Config { spool, max_event_bytes: 1 << 20, ..config(folder, destinations) }
 }
 
 /// `VmHWM`: the most memory that a process ever had, in KiB.
@@ -580,7 +581,8 @@ async fn fault_17_a_large_backlog_is_delivered_in_order_and_in_bounded_memory() 
     ocsf::encode(&event(0), &ocsf::Mapping::default(), None, &mut template);
     let template = String::from_utf8(template).unwrap();
     {
-        let (spool, _) = spool::Spool::open(folder.path().join("spool"), Options::default()).unwrap();
+        let options = Options { max_bytes: 4 << 30, on_full: spool::OnFull::Refuse, ..Options::default() };
+        let (spool, _) = spool::Spool::open(folder.path().join("spool"), options).unwrap();
         let _ = spool.reader("otlp", spool::Start::Oldest).unwrap();
         for first in (0..events).step_by(500) {
             let record = |number| {

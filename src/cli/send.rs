@@ -309,17 +309,20 @@ async fn refresh(streamer: &AuditStreamer, counts: &Counts, progress: &Progress)
     }
 }
 
-/// How long nothing has been settled.
+/// How long nothing has been accepted or settled.
 #[derive(Default)]
 struct Stall(Option<(u64, tokio::time::Instant)>);
 
 impl Stall {
     fn lasts(&mut self, state: &State) -> Duration {
-        let settled = state.destinations.iter().map(|destination| destination.accepted - destination.outstanding).sum();
+        let settled: u64 =
+            state.destinations.iter().map(|destination| destination.accepted - destination.outstanding).sum();
+        // A spool takes events while no destination does.
+        let moved = settled + state.accepted;
         match self.0 {
-            Some((before, since)) if before == settled => since.elapsed(),
+            Some((before, since)) if before == moved => since.elapsed(),
             _ => {
-                self.0 = Some((settled, tokio::time::Instant::now()));
+                self.0 = Some((moved, tokio::time::Instant::now()));
                 Duration::ZERO
             }
         }
