@@ -326,6 +326,11 @@ impl Builder<'_> {
             return;
         }
         let value = match key {
+            "ocsf.class_name" => caption(self.cut(&text), ocsf::class_name(id(fields.class_uid))),
+            "ocsf.activity_name" => {
+                caption(self.cut(&text), ocsf::activity_name(id(fields.class_uid), id(fields.activity_id)))
+            }
+            "ocsf.severity" => caption(self.cut(&text), ocsf::severity_name(id(fields.severity_id))),
             // Seldom the same twice. Shared all the same: the SDK clones the record.
             "ocsf.message" => StringValue::from(Arc::<str>::from(self.cut(&text))),
             _ => intern(self.cut(&text)),
@@ -406,6 +411,11 @@ fn integer(value: Value<'_>) -> Option<i64> {
         Value::Number(text) => text.parse().ok(),
         _ => None,
     }
+}
+
+/// A caption is static if it is the schema's, whole: nothing to hash, and nothing for the SDK to clone.
+fn caption(text: &str, schema: &'static str) -> StringValue {
+    if text == schema { StringValue::from(schema) } else { intern(text) }
 }
 
 /// Shares the texts that recur from event to event (captions, product, users), so that neither this record nor the SDK's clone

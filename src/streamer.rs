@@ -285,7 +285,7 @@ impl AuditStreamer {
             return Err(error);
         }
         if let Some(spool) = &self.inner.spool {
-            let first = spool.append_all(&mapped.records())?;
+            let first = spool.append_all(&mapped.records().collect::<Vec<_>>())?;
             return Ok(self.spooled(events, first));
         }
         match self.places_now(events.len())? {
@@ -319,7 +319,7 @@ impl AuditStreamer {
             return Err(error);
         }
         if let Some(spool) = &self.inner.spool {
-            let first = spool.append_all_async(&mapped.records()).await?;
+            let first = spool.append_all_async(&mapped.records().collect::<Vec<_>>()).await?;
             return Ok(self.spooled(events, first));
         }
         match self.places_now(events.len())? {
@@ -551,14 +551,13 @@ impl Mapped {
         self.bytes.len() - start
     }
 
-    fn records(&self) -> Vec<&[u8]> {
+    fn records(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end]).collect()
+        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
     }
 
     fn events(&self) -> impl Iterator<Item = &str> {
         self.records()
-            .into_iter()
             .map(|record| std::str::from_utf8(&record[feed::STAMP_BYTES..]).expect("the encoder writes UTF-8"))
     }
 }
