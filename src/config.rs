@@ -11,7 +11,7 @@ mod headers;
 pub(crate) mod url;
 mod written;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -66,12 +66,27 @@ pub struct Spool {
     pub sync: spool::Sync,
     /// How long an emit waits for room under `on_full = block`. Default: as long as it takes.
     pub block_timeout: Option<Duration>,
+    /// Destinations that are served by best effort, each with the most events it may lag behind: beyond that its oldest are given
+    /// up, counted and announced, so that it cannot fill the spool. All others are required.
+    pub best_effort: BTreeMap<String, u64>,
+    /// Destinations that start behind the newest event when they are new to the spool. All others start at the oldest.
+    pub start_at_end: Vec<String>,
+    /// Most events a second that each destination is fed with, so that a backlog does not overrun it. Default: as it can.
+    pub drain_rate: Option<u32>,
 }
 
 impl Spool {
     /// A spool in a folder, all else default.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), max_bytes: 1 << 30, sync: spool::Sync::Always, block_timeout: None }
+        Self {
+            dir: dir.into(),
+            max_bytes: 1 << 30,
+            sync: spool::Sync::Always,
+            block_timeout: None,
+            best_effort: BTreeMap::new(),
+            start_at_end: Vec::new(),
+            drain_rate: None,
+        }
     }
 }
 

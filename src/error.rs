@@ -75,6 +75,14 @@ impl Error {
         matches!(self.0, Kind::TooLarge { .. } | Kind::TooMany { .. })
     }
 
+    /// Size of the event that is too large.
+    pub(crate) fn too_large_bytes(&self) -> Option<usize> {
+        match self.0 {
+            Kind::TooLarge { bytes, .. } => Some(bytes),
+            _ => None,
+        }
+    }
+
     /// The streamer has been shut down and the event was not accepted.
     pub fn is_closed(&self) -> bool {
         matches!(self.0, Kind::Closed)

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::{AcquireError, SemaphorePermit};
+
 use crate::gap::{Gap, Reason};
 use crate::intake::Intake;
 use crate::notice::Notice;
@@ -33,6 +35,10 @@ pub(crate) struct Feed {
     pub(crate) intake: Arc<Intake>,
     pub(crate) stream: Arc<Stream>,
     pub(crate) backoff: Backoff,
+    /// Most events a second.
+    pub(crate) rate: Option<u32>,
+    /// By best effort: most events to lag behind.
+    pub(crate) max_lag: Option<u64>,
 }
 
 enum Next {
@@ -41,37 +47,22 @@ enum Next {
     Nothing,
 }
 
+/// How often a destination by best effort that takes nothing is looked at.
+const LAG_INTERVAL: Duration = Duration::from_secs(1);
+
 impl Feed {
     /// Feeds until the intake or the spool is closed.
     pub(crate) fn run(mut self) {
+        let intake = Arc::clone(&self.intake);
         let mut failures = 0;
         loop {
-            let next = match self.next() {
-                Ok(next) => next,
-                Err(why) => {
-                    failures += 1;
-                    if self.intake.ledger.fail(&why) {
-                        let text = format!("{}: the spool cannot be read: {why}; tried again", self.intake.name);
-                        (self.intake.listener)(&Notice::Warning { text });
-                    }
-                    std::thread::sleep(self.backoff.wait(failures, None, fastrand::f64()).min(Duration::from_secs(1)));
-                    continue;
+            let Ok(place) = self.place(&intake) else { return };
+            match self.next() {
+                Ok(Next::Event { sequence, event, observed }) => {
+                    intake.take(place, event, observed, Some(sequence));
+                    intake.fed(sequence);
                 }
-            };
-            failures = 0;
-            if let Next::Nothing = next {
-                match pollster::block_on(self.reader.readable()) {
-                    Ready::Ended => return,
-                    _ => continue,
-                }
-            }
-            let Ok(place) = pollster::block_on(self.intake.places(1)) else { return };
-            match next {
-                Next::Event { sequence, event, observed } => {
-                    self.intake.take(place, event, observed, Some(sequence));
-                    self.intake.fed(sequence);
-                }
-                Next::Lost(damage) => {
+                Ok(Next::Lost(damage)) => {
                     let SeqRange { first, last } = damage.range;
                     let gap = Gap {
                         reason: Reason::Damage,
@@ -79,14 +70,78 @@ impl Feed {
                         first_sequence: first,
                         last_sequence: last,
                     };
-                    self.intake.announce(place, gap, Some(last));
-                    self.intake.fed(last);
-                    let (destination, why) = (self.intake.name.clone(), describe(&damage));
-                    (self.intake.listener)(&Notice::Lost { destination, first, last, why });
+                    intake.announce(place, gap, Some(last));
+                    intake.fed(last);
+                    self.say_lost(gap, describe(&damage));
                 }
-                Next::Nothing => unreachable!("waited for above"),
+                Ok(Next::Nothing) => {
+                    drop(place);
+                    if pollster::block_on(self.reader.readable()) == Ready::Ended {
+                        return;
+                    }
+                    continue;
+                }
+                Err(why) => {
+                    drop(place);
+                    failures += 1;
+                    if intake.ledger.fail(&why) {
+                        let text = format!("{}: the spool cannot be read: {why}; tried again", intake.name);
+                        (intake.listener)(&Notice::Warning { text });
+                    }
+                    std::thread::sleep(self.backoff.wait(failures, None, fastrand::f64()).min(Duration::from_secs(1)));
+                    continue;
+                }
+            }
+            failures = 0;
+            if let Some(rate) = self.rate {
+                std::thread::sleep(Duration::from_secs(1) / rate);
             }
         }
+    }
+
+    /// Waits for a place in the queue. A destination by best effort loses its oldest events meanwhile, if they become too many.
+    fn place<'a>(&mut self, intake: &'a Intake) -> Result<SemaphorePermit<'a>, AcquireError> {
+        let Some(max_lag) = self.max_lag else { return pollster::block_on(intake.places(1)) };
+        loop {
+            self.give_up(max_lag);
+            let place = async { tokio::time::timeout(LAG_INTERVAL, intake.places(1)).await };
+            // Only the runtime has a timer; this is a plain thread and may block on it.
+            if let Ok(place) = intake.runtime.block_on(place) {
+                return place;
+            }
+        }
+    }
+
+    /// Gives up the oldest events of a backlog that is too large, and a quarter more, so that it is not done for each new event.
+    fn give_up(&mut self, max_lag: u64) {
+        let (newest, acker) = (self.intake.mark(), self.reader.acker());
+        let acked = acker.acked();
+        let last = newest.saturating_sub(max_lag / 4 * 3);
+        if newest.saturating_sub(acked) <= max_lag || self.reader.position() > last {
+            return;
+        }
+        // Those that are being sent at the moment are among them: they may still arrive, but no other process would send them.
+        let gap =
+            Gap { reason: Reason::LagLimit, events: last - acked, first_sequence: acked + 1, last_sequence: last };
+        if acker.ack(last).is_err() {
+            return;
+        }
+        self.reader.rewind();
+        // After the acknowledgement, because it needs the room that this makes.
+        let announced = self.intake.append(&gap.audit_event(&self.intake.name, &self.stream));
+        let why = match announced {
+            Ok(()) => format!("it lags more than {max_lag} events behind and is served by best effort"),
+            Err(error) => {
+                format!("it lags more than {max_lag} events behind, and the stream could not be told: {error}")
+            }
+        };
+        self.intake.ledger.give_up(gap.events);
+        self.say_lost(gap, why);
+    }
+
+    fn say_lost(&self, gap: Gap, why: String) {
+        let (destination, first, last) = (self.intake.name.clone(), gap.first_sequence, gap.last_sequence);
+        (self.intake.listener)(&Notice::Lost { destination, first, last, why });
     }
 
     fn next(&mut self) -> Result<Next, String> {

@@ -1,6 +1,6 @@
 //! Gap records: every loss is an event of its own in the stream, with its reason, its count and its numbers.
 
-use crate::event::{EventOutcome, ResourceInfo, new_audit_event};
+use crate::event::{AuditEvent, EventOutcome, ResourceInfo, new_audit_event};
 use crate::stream::Stream;
 
 /// `type_name` of a gap record.
@@ -22,6 +22,8 @@ pub(crate) enum Reason {
     QueueFull,
     /// The spool's bytes are damaged or gone.
     Damage,
+    /// A destination by best effort lags too far behind.
+    LagLimit,
 }
 
 impl Reason {
@@ -29,6 +31,7 @@ impl Reason {
         match self {
             Self::QueueFull => "queue_full",
             Self::Damage => "spool_damage",
+            Self::LagLimit => "lag_limit",
         }
     }
 }
@@ -44,20 +47,37 @@ impl Gap {
         self.last_sequence = self.last_sequence.max(sequence);
     }
 
-    /// The OCSF JSON that announces it. It has no number of its own: the numbers it names are the ones missing.
-    pub(crate) fn event(self, destination: &str, stream: &Stream) -> String {
-        let event = new_audit_event(TYPE_NAME, "drop", EventOutcome::Error).with_resource(
+    /// The event that announces it.
+    pub(crate) fn audit_event(self, destination: &str, stream: &Stream) -> AuditEvent {
+        new_audit_event(TYPE_NAME, "drop", EventOutcome::Error).with_resource(
             ResourceInfo::new("audit_stream", stream.id())
                 .with_attribute("destination", destination)
                 .with_attribute("reason", self.reason.as_str())
                 .with_attribute("count", self.events)
                 .with_attribute("first_sequence", self.first_sequence)
                 .with_attribute("last_sequence", self.last_sequence),
-        );
+        )
+    }
+
+    /// The OCSF JSON of that event. It has no number of its own: the numbers it names are the ones missing.
+    pub(crate) fn event(self, destination: &str, stream: &Stream) -> String {
         let mut text = Vec::new();
-        stream.encode(&event, None, &mut text);
+        stream.encode(&self.audit_event(destination, stream), None, &mut text);
         String::from_utf8(text).expect("the encoder writes UTF-8")
     }
+}
+
+/// The event that announces one that was too large to be accepted. Whoever emitted it was told; the stream's readers were not.
+pub(crate) fn too_large(uid: &str, bytes: usize, stream: &Stream) -> AuditEvent {
+    // The uid may be what made it so large.
+    let end = (0..=uid.len().min(256)).rev().find(|end| uid.is_char_boundary(*end)).unwrap_or(0);
+    new_audit_event(TYPE_NAME, "refuse", EventOutcome::Error).with_resource(
+        ResourceInfo::new("audit_stream", stream.id())
+            .with_attribute("reason", "event_too_large")
+            .with_attribute("count", 1)
+            .with_attribute("uid", &uid[..end])
+            .with_attribute("bytes", bytes),
+    )
 }
 
 #[cfg(test)]

@@ -17,12 +17,14 @@ use tokio::sync::{AcquireError, Semaphore, SemaphorePermit, TryAcquireError};
 
 use crate::config::Limits;
 use crate::dead_letter::{self, Refusal};
+use crate::event::AuditEvent;
+use crate::feed;
 use crate::gap::{Gap, Reason};
 use crate::jsonl::JsonLines;
 use crate::ledger::{DestinationState, Ledger};
 use crate::notice::{Listener, Notice};
 use crate::record;
-use crate::spool::{Acker, Spool};
+use crate::spool::{Acker, AppendError, Spool};
 use crate::stream::Stream;
 
 pub(crate) struct Intake {
@@ -34,7 +36,7 @@ pub(crate) struct Intake {
     pub(crate) listener: Listener,
     logger: SdkLogger,
     provider: SdkLoggerProvider,
-    runtime: Handle,
+    pub(crate) runtime: Handle,
     credits: Semaphore,
     capacity: usize,
     limits: Limits,
@@ -234,6 +236,14 @@ impl Intake {
     pub(crate) fn announce(&self, place: SemaphorePermit<'_>, gap: Gap, sequence: Option<u64>) {
         let text = gap.event(&self.name, &self.stream);
         self.take(place, text.into(), SystemTime::now(), sequence);
+    }
+
+    /// Appends an event of our own to the spool, for every destination.
+    pub(crate) fn append(&self, event: &AuditEvent) -> Result<(), AppendError> {
+        let Some(spooled) = &self.spooled else { return Ok(()) };
+        let mut record = feed::stamp(SystemTime::now()).to_vec();
+        self.stream.encode(event, None, &mut record);
+        spooled.spool.append(&record).map(|_| ())
     }
 
     /// From now on nothing gets a place; those who wait for one hear so.

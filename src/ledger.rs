@@ -26,6 +26,12 @@ impl Ledger {
         self.accepted.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// Events given up in the spool, which the ledger never saw.
+    pub(crate) fn give_up(&self, events: u64) {
+        self.dropped.fetch_add(events, Ordering::Relaxed);
+        self.settlement.notify_waiters();
+    }
+
     /// Events dropped before they were accepted: the queue was full.
     pub(crate) fn drop_unaccepted(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -142,7 +148,8 @@ pub struct DestinationState {
     pub outstanding: u64,
     /// Events it refused for good; they are in the dead-letter file.
     pub rejected: u64,
-    /// Events it goes without: dropped because its queue was full (`on_full = drop`), or because it ended for good.
+    /// Events it goes without: dropped because its queue was full (`on_full = drop`), given up because it lags too far behind
+    /// (best effort; those being sent at that moment may still arrive), or lost because it ended for good.
     pub dropped: u64,
     /// Attempts that failed and were followed by another.
     pub retries: u64,

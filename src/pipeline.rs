@@ -61,13 +61,14 @@ impl Pipeline {
         encoding: Encoding,
         shared: &Shared<'_>,
     ) -> Result<Self, Error> {
-        let spooled = match shared.spool {
-            // A destination that is new to the spool gets what the spool still holds.
-            Some(spool) => {
-                let reader = spool.reader(name, Start::Oldest).map_err(|error| {
+        let spooled = match shared.spool.zip(shared.config.spool.as_ref()) {
+            Some((spool, options)) => {
+                let at_end = options.start_at_end.iter().any(|it| it == name);
+                let start = if at_end { Start::End } else { Start::Oldest };
+                let reader = spool.reader(name, start).map_err(|error| {
                     Error::new(Kind::Spool(format!("no cursor for {name} in {}: {error}", spool.dir().display())))
                 })?;
-                Some((reader, Arc::clone(spool)))
+                Some((reader, spool, options))
             }
             None => None,
         };
@@ -97,7 +98,7 @@ impl Pipeline {
             capacity: batch.max_queue_size,
             limits: config.limits,
             stream: Arc::clone(shared.stream),
-            spooled: spooled.as_ref().map(|(reader, spool)| Spooled::new(Arc::clone(spool), reader.acker())),
+            spooled: spooled.as_ref().map(|(reader, spool, _)| Spooled::new(Arc::clone(spool), reader.acker())),
             dead_letters: Arc::clone(shared.dead_letters),
             listener: Arc::clone(shared.listener),
         }));
@@ -109,9 +110,15 @@ impl Pipeline {
         };
         shared.runtime.spawn(delivery.run(encoded, shared.stop.clone()));
         let feed = match spooled {
-            Some((reader, _)) => {
-                let (stream, backoff) = (Arc::clone(shared.stream), config.backoff);
-                let feed = Feed { reader, intake: Arc::clone(&intake), stream, backoff };
+            Some((reader, _, options)) => {
+                let feed = Feed {
+                    reader,
+                    intake: Arc::clone(&intake),
+                    stream: Arc::clone(shared.stream),
+                    backoff: config.backoff,
+                    rate: options.drain_rate,
+                    max_lag: options.best_effort.get(name).copied(),
+                };
                 let thread = std::thread::Builder::new().name("auditwire-feed".into()).spawn(move || feed.run());
                 Some(thread.map_err(|error| Error::new(Kind::Start(error.to_string())))?)
             }

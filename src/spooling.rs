@@ -19,6 +19,16 @@ pub(crate) fn open(spool: &config::Spool, config: &Config, listener: &Listener) 
             return Err(ConfigError { setting: "on_full".into(), value: Some("drop".into()), why }.into());
         }
     };
+    let unknown = |name: &&String| config.destinations.iter().all(|destination| destination.name != **name);
+    for (setting, name) in [
+        ("spool.best_effort", spool.best_effort.keys().find(unknown)),
+        ("spool.start_at_end", spool.start_at_end.iter().find(unknown)),
+    ] {
+        if let Some(name) = name {
+            let why = "no destination has this name".into();
+            return Err(ConfigError { setting: setting.into(), value: Some(name.clone()), why }.into());
+        }
+    }
     let options = Options {
         max_bytes: spool.max_bytes,
         max_record_bytes: (config.max_event_bytes + STAMP_BYTES) as u64,

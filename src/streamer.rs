@@ -19,6 +19,7 @@ use crate::config::{Config, ConfigError, OnFull, Sync};
 use crate::error::{Error, Kind, Outstanding};
 use crate::event::{self, AuditEvent};
 use crate::feed;
+use crate::gap;
 use crate::jsonl::JsonLines;
 use crate::ledger::DestinationState;
 use crate::notice::{self, Listener, Notice};
@@ -276,7 +277,13 @@ impl AuditStreamer {
     pub fn emit_all(&self, events: &[AuditEvent]) -> Result<Vec<Receipt>, Error> {
         let mut buffer = Buffer::take();
         let mapped = buffer.get();
-        self.map(events, mapped)?;
+        if let Err(error) = self.map(events, mapped) {
+            if let Some(gap) = self.too_large(events, mapped, &error) {
+                // The caller has its error; whether the stream could be told as well changes nothing of it.
+                let _ = self.emit(&gap);
+            }
+            return Err(error);
+        }
         if let Some(spool) = &self.inner.spool {
             let first = spool.append_all(&mapped.records())?;
             return Ok(self.spooled(events, first));
@@ -305,7 +312,12 @@ impl AuditStreamer {
     pub async fn queue_all(&self, events: &[AuditEvent]) -> Result<Vec<Receipt>, Error> {
         let mut buffer = Buffer::take();
         let mapped = buffer.get();
-        self.map(events, mapped)?;
+        if let Err(error) = self.map(events, mapped) {
+            if let Some(gap) = self.too_large(events, mapped, &error) {
+                let _ = Box::pin(self.queue_event(gap)).await;
+            }
+            return Err(error);
+        }
         if let Some(spool) = &self.inner.spool {
             let first = spool.append_all_async(&mapped.records()).await?;
             return Ok(self.spooled(events, first));
@@ -432,6 +444,14 @@ impl AuditStreamer {
             }
         }
         Ok(())
+    }
+
+    /// The event that announces the one on which mapping stopped, if it was too large.
+    fn too_large(&self, events: &[AuditEvent], mapped: &Mapped, error: &Error) -> Option<AuditEvent> {
+        let bytes = error.too_large_bytes()?;
+        let event = events.get(mapped.ends.len().checked_sub(1)?)?;
+        // One that announces another and is too large itself is not announced.
+        (event.type_name != gap::TYPE_NAME).then(|| gap::too_large(&event.uid, bytes, &self.inner.stream))
     }
 
     /// The receipts of events that the spool has.

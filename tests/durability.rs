@@ -620,3 +620,94 @@ async fn fault_17_a_large_backlog_is_delivered_in_order_and_in_bounded_memory() 
     assert!(rss < 64 << 10, "{rss} KiB");
     child.kill();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_by_best_effort_cannot_fill_the_spool_and_what_it_misses_is_announced() {
+    const EVENTS: usize = 12_000;
+    let folder = TempDir::new().unwrap();
+    let (mut inbox, mut late) = (Inbox::new().await, Inbox::new().await);
+    late.stop().await;
+    let mut config = config(folder.path(), vec![late.destination("late"), inbox.destination("healthy")]);
+    // The spool holds less than half of the events: without giving up, the late one would block the emits.
+    let spool = config.spool.take().unwrap();
+    let best_effort = std::collections::BTreeMap::from([("late".to_owned(), 3000)]);
+    config.spool = Some(Spool { max_bytes: 6 << 20, best_effort, ..spool });
+    let (streamer, notices) = listened(config);
+    let emitting = streamer.clone();
+    tokio::task::spawn_blocking(move || emit(&emitting, 0..EVENTS)).await.unwrap();
+    inbox.take_until(EVENTS).await;
+    late.start().await;
+    shut_down(&streamer).await;
+    assert!(said(&notices, "served by best effort"), "{:?}", notices.lock().unwrap());
+
+    late.stop().await;
+    inbox.stop().await;
+    let numbers: HashSet<u64> = late.arrivals.iter().filter_map(|arrival| arrival.sequence).collect();
+    // Gap records are events of the stream: the healthy one gets them all, the late one those it did not lose as well.
+    let gaps: Vec<_> = inbox.arrivals.iter().filter_map(|arrival| arrival.gap).collect();
+    assert_eq!(inbox.assert_dense(), (EVENTS + gaps.len()) as u64);
+    assert!(late.arrivals.iter().any(|arrival| arrival.gap.is_some()));
+    for number in 1..=(EVENTS + gaps.len()) as u64 {
+        let announced = gaps.iter().any(|(first, last, _)| (*first..=*last).contains(&number));
+        assert!(announced || numbers.contains(&number), "{number} is missing and nothing says so");
+    }
+    assert!(numbers.len() < EVENTS, "it has lost some");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_destination_starts_at_the_end_by_choice() {
+    let folder = TempDir::new().unwrap();
+    let mut inbox = Inbox::new().await;
+    let first = config(folder.path(), vec![dead("otlp")]);
+    leave(&first, 0..100);
+    let mut second = config(folder.path(), vec![dead("otlp"), inbox.destination("new")]);
+    second.spool.as_mut().unwrap().start_at_end = vec!["new".into()];
+    let streamer = quiet(second);
+    emit(&streamer, 100..150);
+    inbox.take_until(50).await;
+    let _ = streamer.shutdown(Duration::ZERO).await;
+    inbox.stop().await;
+    let uids: Vec<_> = inbox.arrivals.iter().map(|arrival| arrival.uid.clone()).collect();
+    assert_eq!(uids, (100..150).map(uid).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_is_fed_no_faster_than_the_drain_rate_and_emits_do_not_wait_for_it() {
+    let folder = TempDir::new().unwrap();
+    let mut inbox = Inbox::new().await;
+    let mut config = config(folder.path(), vec![inbox.destination("otlp")]);
+    leave(&config, 0..100);
+    config.spool.as_mut().unwrap().drain_rate = Some(200);
+    let began = Instant::now();
+    let streamer = quiet(config);
+    // Accepted at once, whatever the backlog does.
+    emit(&streamer, 100..200);
+    assert!(streamer.buffered_count().await > 0);
+    inbox.take_until(200).await;
+    assert!(began.elapsed() >= Duration::from_millis(990), "{:?} for 200 events at 200 a second", began.elapsed());
+    shut_down(&streamer).await;
+    assert_eq!(inbox.assert_dense(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_too_large_is_refused_and_announced() {
+    let folder = TempDir::new().unwrap();
+    let mut inbox = Inbox::new().await;
+    let streamer = quiet(config(folder.path(), vec![inbox.destination("otlp")]));
+    let error = streamer.emit(&event(0).with_extra("blob", "x".repeat(100 << 10))).unwrap_err();
+    assert!(error.is_too_large(), "{error}");
+    let error = streamer.queue_event(event(1).with_extra("blob", "x".repeat(100 << 10))).await.unwrap_err();
+    assert!(error.is_too_large(), "{error}");
+    shut_down(&streamer).await;
+    inbox.stop().await;
+    assert_eq!(inbox.arrivals.len(), 2, "{:?}", inbox.arrivals);
+}
+
+#[test]
+fn names_in_the_spools_options_must_be_destinations() {
+    let folder = TempDir::new().unwrap();
+    let mut config = config(folder.path(), vec![dead("otlp")]);
+    config.spool.as_mut().unwrap().start_at_end = vec!["oltp".into()];
+    let error = AuditStreamer::start(config).unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("oltp"), "{error}");
+}

@@ -34,7 +34,8 @@ use super::meter::{Meter, Outcome, percentile};
 const QUEUE: usize = 2048;
 const BATCH: usize = 512;
 
-/// The records that ours makes of the events, with the body as it is on the wire.
+/// The records that ours makes of the events, but with strings of their own, as records have that somebody makes by hand, and with
+/// the body as it is on the wire.
 fn records(folder: &Path, body: Body) -> Result<Vec<SdkLogRecord>> {
     #[derive(Debug)]
     struct Keep(Arc<Mutex<Vec<SdkLogRecord>>>);
@@ -57,17 +58,40 @@ fn records(folder: &Path, body: Body) -> Result<Vec<SdkLogRecord>> {
         streamer.emit(&event)?;
     }
     drop(streamer);
-    let mut records = std::mem::take(&mut *locked(&kept));
-    if body == Body::Map {
-        for record in &mut records {
-            let text = match record.body() {
-                Some(AnyValue::String(text)) => text.as_str().to_owned(),
-                _ => continue,
-            };
-            record.set_body(any_value(serde_json::from_str(&text)?));
+    let records = std::mem::take(&mut *locked(&kept));
+    // A record's attributes can be added to and not changed, so each is made anew.
+    let logger = SdkLoggerProvider::builder().build().logger("");
+    records.iter().map(|ours| owned(ours, logger.create_log_record(), body)).collect()
+}
+
+fn owned(ours: &SdkLogRecord, mut record: SdkLogRecord, body: Body) -> Result<SdkLogRecord> {
+    fn of(value: &AnyValue) -> AnyValue {
+        match value {
+            AnyValue::String(text) => AnyValue::String(text.as_str().to_owned().into()),
+            AnyValue::ListAny(list) => AnyValue::ListAny(Box::new(list.iter().map(of).collect())),
+            other => other.clone(),
         }
     }
-    Ok(records)
+    for (key, value) in ours.attributes_iter() {
+        record.add_attribute(key.clone(), of(value));
+    }
+    if let (Some(time), Some(observed)) = (ours.timestamp(), ours.observed_timestamp()) {
+        record.set_timestamp(time);
+        record.set_observed_timestamp(observed);
+    }
+    if let (Some(number), Some(text)) = (ours.severity_number(), ours.severity_text()) {
+        record.set_severity_number(number);
+        record.set_severity_text(text);
+    }
+    if let Some(name) = ours.event_name() {
+        record.set_event_name(name);
+    }
+    match (ours.body(), body) {
+        (Some(AnyValue::String(text)), Body::Map) => record.set_body(any_value(serde_json::from_str(text.as_str())?)),
+        (Some(value), _) => record.set_body(of(value)),
+        (None, _) => {}
+    }
+    Ok(record)
 }
 
 fn any_value(json: serde_json::Value) -> AnyValue {
@@ -129,7 +153,8 @@ impl<E: LogExporter> LogExporter for Counted<E> {
 }
 
 /// The stock exporter behind the SDK's batch processor, both with their defaults. It is given a record only when the queue has a
-/// place, so that it loses none, and records that are ready: cloning one is cheaper than making one.
+/// place, so that it loses none, and records that are ready: it need not map events as ours does, and cloning a record is
+/// cheaper than making one.
 pub(crate) fn stock(url: &str, count: usize, body: Body, folder: &Path) -> Result<Outcome> {
     let records = records(folder, body)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -170,8 +195,8 @@ pub(crate) fn stock(url: &str, count: usize, body: Body, folder: &Path) -> Resul
 }
 
 /// Records that are encoded already, in requests of the SDK's batch size, two of them under way: no client can be faster.
-pub(crate) fn raw(url: &str, count: usize, folder: &Path) -> Result<Outcome> {
-    let encoded = Arc::new(Encoded::new(&records(folder, Body::Map)?)?);
+pub(crate) fn raw(url: &str, count: usize, body: Body, folder: &Path) -> Result<Outcome> {
+    let encoded = Arc::new(Encoded::new(&records(folder, body)?)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let channel = runtime.block_on(Endpoint::from_shared(url.to_owned())?.tcp_nodelay(true).connect())?;
     let send = |requests: usize| {

@@ -41,6 +41,7 @@ pub(crate) enum Mode {
     Stock,
     StockText,
     Raw,
+    RawText,
     Naive,
 }
 
@@ -48,7 +49,7 @@ impl Mode {
     fn sink(self) -> Option<Kind> {
         match self {
             Self::Grpc | Self::GrpcText | Self::GrpcGzip | Self::GrpcSpool => Some(Kind::Grpc),
-            Self::Stock | Self::StockText | Self::Raw | Self::Latency => Some(Kind::Grpc),
+            Self::Stock | Self::StockText | Self::Raw | Self::RawText | Self::Latency => Some(Kind::Grpc),
             Self::Http => Some(Kind::Http),
             Self::Webhook | Self::WebhookSpool | Self::Idle | Self::IdleSpool => Some(Kind::Webhook),
             _ => None,
@@ -113,7 +114,8 @@ pub(crate) fn run(mode: Mode, count: usize, url: &str, folder: &Path) -> Result<
         Mode::Start => start(spooled(file(config::Sync::Batch), folder)),
         Mode::Stock => baseline::stock(url, count, Body::Map, folder),
         Mode::StockText => baseline::stock(url, count, Body::Json, folder),
-        Mode::Raw => baseline::raw(url, count, folder),
+        Mode::Raw => baseline::raw(url, count, Body::Map, folder),
+        Mode::RawText => baseline::raw(url, count, Body::Json, folder),
         Mode::Naive => baseline::naive(&folder.join("naive.jsonl"), &events::pool(), count),
     }
 }
@@ -239,6 +241,7 @@ fn durable(config: Config, count: usize, folder: &Path) -> Result<Outcome> {
     outcome.p50 = percentile(&mut latencies, 0.5);
     outcome.p99 = percentile(&mut latencies, 0.99);
     outcome.extra.push(("sync_p50".into(), percentile(&mut syncs, 0.5)));
+    pollster::block_on(streamer.flush())?;
     finish(&streamer, count as u64, outcome)
 }
 

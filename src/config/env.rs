@@ -211,14 +211,34 @@ fn spool(environment: &Environment) -> Result<Option<Spool>, ConfigError> {
     let mode = environment.strict(AUDITWIRE_SPOOL_MODE, spool_mode)?;
     let max_bytes = environment.strict(AUDITWIRE_SPOOL_MAX_BYTES, |text| units::size(text).and_then(not_zero))?;
     let block_timeout = environment.strict(AUDITWIRE_SPOOL_BLOCK_TIMEOUT, units::duration)?;
+    let best_effort = environment.strict(AUDITWIRE_SPOOL_BEST_EFFORT, lag_limits)?.unwrap_or_default();
+    let start_at_end = environment.strict(AUDITWIRE_SPOOL_START_AT_END, names)?.unwrap_or_default();
+    let drain_rate = environment.strict(AUDITWIRE_SPOOL_DRAIN_RATE, |text| integer(text).and_then(not_zero))?;
     let (Some(dir), Some(sync)) = (dir, mode.unwrap_or(Some(crate::spool::Sync::Always))) else { return Ok(None) };
     let default = Spool::new(dir);
     Ok(Some(Spool {
         sync,
         max_bytes: max_bytes.map_or(default.max_bytes, |size| size as u64),
         block_timeout,
+        best_effort,
+        start_at_end,
+        drain_rate: drain_rate.map(|rate| rate as u32),
         ..default
     }))
+}
+
+fn names(text: &str) -> Result<Vec<String>, String> {
+    let names: Vec<_> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    if names.iter().any(String::is_empty) { Err("a name is empty".into()) } else { Ok(names) }
+}
+
+fn lag_limits(text: &str) -> Result<BTreeMap<String, u64>, String> {
+    let limit = |pair: &str| {
+        let (name, events) = pair.split_once('=').ok_or_else(|| format!("{pair:?} is not name=events"))?;
+        let events = events.trim().parse().ok().filter(|events| *events > 0);
+        Ok((name.trim().to_owned(), events.ok_or_else(|| format!("{pair:?} has no number of events above 0"))?))
+    };
+    text.split(',').map(limit).collect()
 }
 
 /// `sync`, `interval=DURATION`, or `memory`, which is no spool.

@@ -331,6 +331,15 @@ fn spool(written: &written::Spool, variables: Option<Spool>, origin: &str) -> Re
     if let Some(timeout) = written.block_timeout {
         spool.block_timeout = Some(timeout.0);
     }
+    if let Some(best_effort) = &written.best_effort {
+        spool.best_effort = best_effort.iter().map(|(name, events)| (name.clone(), events.get())).collect();
+    }
+    if let Some(names) = &written.start_at_end {
+        spool.start_at_end.clone_from(names);
+    }
+    if let Some(rate) = written.drain_rate {
+        spool.drain_rate = Some(rate.get());
+    }
     Ok(Some(spool))
 }
 

@@ -1,6 +1,7 @@
 //! The stream configuration as written: agentkernel's JSON, extended. Everything may be absent; `null` is absent, too.
 
 use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,6 +40,9 @@ pub(crate) struct Spool {
     pub(crate) mode: Option<SpoolMode>,
     pub(crate) max_bytes: Option<Size>,
     pub(crate) block_timeout: Option<Span>,
+    pub(crate) best_effort: Option<BTreeMap<String, NonZeroU64>>,
+    pub(crate) start_at_end: Option<Vec<String>>,
+    pub(crate) drain_rate: Option<NonZeroU32>,
 }
 
 /// When an event is accepted; `None` is `memory`.

@@ -14,7 +14,7 @@ use serde_json::Value;
 /// One record that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
-    /// `ocsf.metadata.sequence`; `None` on a gap record.
+    /// `ocsf.metadata.sequence`; `None` on a gap record that stands in the place of what is missing.
     pub sequence: Option<u64>,
     pub uid: String,
     /// `metadata.loggers[0].uid`, if the body is text.
@@ -163,7 +163,7 @@ fn arrivals(received: &Received) -> Vec<Arrival> {
             sequence,
             uid: uid(record).expect("every record has its uid").to_owned(),
             stream: body["metadata"]["loggers"][0]["uid"].as_str().map(str::to_owned),
-            gap: if sequence.is_none() { gap(&body) } else { None },
+            gap: if body.is_object() { gap(&body) } else { None },
         }
     };
     records(request).map(arrival).collect()
@@ -172,6 +172,6 @@ fn arrivals(received: &Received) -> Vec<Arrival> {
 fn gap(body: &Value) -> Option<(u64, u64, u64)> {
     let event = auditwire::ocsf::decode(&body.to_string()).ok()?;
     let attributes = event.resource.filter(|_| event.type_name == "audit_gap")?.attributes;
-    let number = |name: &str| attributes[name].as_u64().expect("a number");
-    Some((number("first_sequence"), number("last_sequence"), number("count")))
+    let number = |name: &str| attributes.get(name).and_then(Value::as_u64);
+    Some((number("first_sequence")?, number("last_sequence")?, number("count")?))
 }

@@ -146,6 +146,12 @@ variables! {
     AUDITWIRE_SPOOL_MAX_BYTES = "1GiB";
     /// How long an emit waits for room in a full spool under `block`
     AUDITWIRE_SPOOL_BLOCK_TIMEOUT = "as long as it takes";
+    /// Destinations by best effort, `name=events,name=events`: one that lags further behind loses its oldest, counted and announced
+    AUDITWIRE_SPOOL_BEST_EFFORT = "none: all are required";
+    /// Destinations, `name,name`, that start behind the newest event when they are new to the spool
+    AUDITWIRE_SPOOL_START_AT_END = "none: all start at the oldest";
+    /// Most events a second that each destination is fed with from the spool
+    AUDITWIRE_SPOOL_DRAIN_RATE = "as it can take";
     /// Product that reports events which name none; goes with a vendor
     AUDITWIRE_PRODUCT_NAME = "unset";
     /// Vendor of that product
