@@ -73,7 +73,9 @@ async fn kill_at_random(events: usize, kills: usize, most: Duration, grow: bool)
     let mut written = step;
     let mut inbox = Inbox::new().await;
     let began = Instant::now();
-    let is_down = |began: Instant| began.elapsed().as_millis() % 600 >= 400;
+    // Long enough for a long run that waiting for the next attempt is not most of it.
+    let third = if events > 100_000 { 1000 } else { 200 };
+    let is_down = |began: Instant| began.elapsed().as_millis() % (3 * third) >= 2 * third;
     let (mut killed, mut running) = (0, None);
     let ended = loop {
         let process = running.get_or_insert_with(|| {
