@@ -243,7 +243,7 @@ mod tests {
             runtime: &Handle::current(),
             dead_letters: &Arc::new(JsonLines::new(&folder.path().join("dead.jsonl"), crate::config::Sync::Never)),
             listener: &(Arc::new(move |notice: &Notice| kept.lock().unwrap().push(notice.clone())) as _),
-            extend: &|_, builder| builder,
+            extend: None,
             stop: &stop,
             stream: &Arc::new(Stream::new(config.mapping, None)),
             spool: None,

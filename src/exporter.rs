@@ -109,6 +109,11 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
+    /// Whether it reads more of a record than its body.
+    pub(crate) fn reads_record(&self) -> bool {
+        !matches!(self, Self::Json { format: Format::Ocsf | Format::Audit, .. })
+    }
+
     /// Encodes a batch. A defect that makes one record panic costs that record its delivery, not its batch and not the thread.
     pub(crate) fn batch(&self, records: &LogBatch<'_>, pool: &Pool) -> Batch {
         let mut payload = pool.take();

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _};
-use opentelemetry::{Context, StringValue};
+use opentelemetry::Context;
+use opentelemetry::logs::Logger as _;
 use opentelemetry_sdk::logs::{SdkLogger, SdkLoggerProvider};
 use tokio::runtime::Handle;
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit, TryAcquireError};
@@ -40,6 +40,8 @@ pub(crate) struct Intake {
     credits: Semaphore,
     capacity: usize,
     limits: Limits,
+    /// Whether anybody reads more of a record than its body.
+    is_record_read: bool,
     stream: Arc<Stream>,
     /// With a spool: how settlement is acknowledged to it.
     spooled: Option<Spooled>,
@@ -66,6 +68,7 @@ pub(crate) struct Parts {
     pub(crate) runtime: Handle,
     pub(crate) capacity: usize,
     pub(crate) limits: Limits,
+    pub(crate) is_record_read: bool,
     pub(crate) stream: Arc<Stream>,
     pub(crate) spooled: Option<Spooled>,
     pub(crate) dead_letters: Arc<JsonLines>,
@@ -86,6 +89,7 @@ impl Intake {
             credits: Semaphore::new(parts.capacity),
             capacity: parts.capacity,
             limits: parts.limits,
+            is_record_read: parts.is_record_read,
             stream: parts.stream,
             spooled: parts.spooled,
             gap: Mutex::new(None),
@@ -127,9 +131,9 @@ impl Intake {
             return self.leave(1);
         }
         let mut record = self.logger.create_log_record();
-        if record::fill(&mut record, Arc::clone(&event), observed, &self.limits).is_err() {
-            // Our encoder writes JSON; whatever this is, it is kept as it is.
-            record.set_body(AnyValue::String(StringValue::from(Arc::clone(&event))));
+        // Our encoder writes JSON; whatever else this may be, it is kept as it is.
+        if !self.is_record_read || record::fill(&mut record, Arc::clone(&event), observed, &self.limits).is_err() {
+            record::carry(&mut record, Arc::clone(&event), observed);
         }
         // Inside an exporter's or SDK's own work the SDK would discard the record without a word.
         let suppressed = Context::map_current(Context::is_telemetry_suppressed);

@@ -49,6 +49,10 @@ pub(crate) fn log_record(record: &SdkLogRecord, body: Body, out: &mut Vec<u8>) {
             nested(out, 5, 2, |out| write_body(value, body, out));
         }
         for (key, value) in record.attributes_iter() {
+            if let AnyValue::String(text) = value {
+                any_value::string_pair(out, 6, key.as_str(), text.as_str());
+                continue;
+            }
             nested(out, 6, 1, |out| {
                 bytes(out, 1, key.as_str().as_bytes());
                 nested(out, 2, 1, |out| any_value::sdk(value, out));

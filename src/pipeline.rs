@@ -43,7 +43,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) runtime: &'a Handle,
     pub(crate) dead_letters: &'a Arc<JsonLines>,
     pub(crate) listener: &'a Listener,
-    pub(crate) extend: &'a Extend,
+    pub(crate) extend: Option<&'a Extend>,
     pub(crate) stop: &'a watch::Receiver<bool>,
     pub(crate) stream: &'a Arc<Stream>,
     pub(crate) spool: Option<&'a Arc<Spool>>,
@@ -79,15 +79,19 @@ impl Pipeline {
             .with_max_export_batch_size(batch.max_export_batch_size)
             .with_scheduled_delay(batch.schedule_delay)
             .build();
+        let is_record_read = encoding.reads_record() || shared.extend.is_some();
         // One batch is being sent, one waits here, one is encoded and waits to get here: sending never waits for encoding.
         let (batches, encoded) = mpsc::channel(1);
         let processor = BatchLogProcessor::builder(Encoder { encoding, pool: Pool::default(), batches })
             .with_batch_config(processor_config)
             .build();
         // The user's processors come first: what they change is what we export.
-        let provider = (shared.extend)(name, SdkLoggerProvider::builder().with_resource(shared.resource.clone()))
-            .with_log_processor(processor)
-            .build();
+        let builder = SdkLoggerProvider::builder().with_resource(shared.resource.clone());
+        let builder = match shared.extend {
+            Some(extend) => extend(name, builder),
+            None => builder,
+        };
+        let provider = builder.with_log_processor(processor).build();
         let scope = InstrumentationScope::builder(SCOPE_NAME).with_version(SCOPE_VERSION).build();
         let intake = Arc::new(Intake::new(Parts {
             name: name.to_owned(),
@@ -97,6 +101,7 @@ impl Pipeline {
             runtime: shared.runtime.clone(),
             capacity: batch.max_queue_size,
             limits: config.limits,
+            is_record_read,
             stream: Arc::clone(shared.stream),
             spooled: spooled.as_ref().map(|(reader, spool, _)| Spooled::new(Arc::clone(spool), reader.acker())),
             dead_letters: Arc::clone(shared.dead_letters),

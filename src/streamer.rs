@@ -52,7 +52,7 @@ pub struct Receipt {
 /// A streamer's books at a moment. Counts since the start.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct State {
-    /// Events accepted by this streamer.
+    /// Events accepted by this streamer. Its own gap records are not among them; the destinations' books count them too.
     pub accepted: u64,
     /// Each destination's books.
     pub destinations: Vec<DestinationState>,
@@ -62,7 +62,7 @@ pub struct State {
 pub struct Builder {
     config: Config,
     listener: Listener,
-    extend: Box<Extend>,
+    extend: Option<Box<Extend>>,
 }
 
 struct Inner {
@@ -72,8 +72,10 @@ struct Inner {
     settings: Settings,
     stream: Arc<Stream>,
     spool: Option<Arc<Spool>>,
-    /// Events accepted by this streamer. Without a spool they are numbered by it.
+    /// Events accepted by this streamer, its own among them. Without a spool they are numbered by it.
     accepted: AtomicU64,
+    /// Those of its own: gap records of events that were too large.
+    announced: AtomicU64,
     closed: AtomicBool,
     stop: watch::Sender<bool>,
     /// Taken when the last handle goes.
@@ -108,7 +110,7 @@ impl Builder {
         mut self,
         extend: impl Fn(&str, LoggerProviderBuilder) -> LoggerProviderBuilder + Send + std::marker::Sync + 'static,
     ) -> Self {
-        self.extend = Box::new(extend);
+        self.extend = Some(Box::new(extend));
         self
     }
 
@@ -141,7 +143,7 @@ impl Builder {
             .enable_all()
             .build()
             .map_err(|error| Error::new(Kind::Start(error.to_string())))?;
-        let assembled = assemble(&config, &listener, &*extend, &runtime);
+        let assembled = assemble(&config, &listener, extend.as_deref(), &runtime);
         let (pipelines, stream, spool, stop) = match assembled {
             Ok(assembled) => assembled,
             Err(error) => {
@@ -163,6 +165,7 @@ impl Builder {
                 stream,
                 spool,
                 accepted: AtomicU64::new(0),
+                announced: AtomicU64::new(0),
                 closed: AtomicBool::new(false),
                 stop,
                 runtime: Mutex::new(Some(runtime)),
@@ -175,7 +178,12 @@ impl Builder {
 
 type Assembled = (Vec<Pipeline>, Arc<Stream>, Option<Arc<Spool>>, watch::Sender<bool>);
 
-fn assemble(config: &Config, listener: &Listener, extend: &Extend, runtime: &Runtime) -> Result<Assembled, Error> {
+fn assemble(
+    config: &Config,
+    listener: &Listener,
+    extend: Option<&Extend>,
+    runtime: &Runtime,
+) -> Result<Assembled, Error> {
     let destinations = if config.disabled.is_some() { &[][..] } else { &config.destinations };
     let spool = match &config.spool {
         Some(spool) if config.disabled.is_none() => Some(spooling::open(spool, config, listener)?),
@@ -235,6 +243,7 @@ impl AuditStreamer {
                     stream: Arc::new(Stream::new(ocsf::Mapping::default(), None)),
                     spool: None,
                     accepted: AtomicU64::new(0),
+                    announced: AtomicU64::new(0),
                     closed: AtomicBool::new(false),
                     stop: watch::channel(true).0,
                     runtime: Mutex::new(None),
@@ -255,7 +264,7 @@ impl AuditStreamer {
 
     /// Sets up a streamer that is listened to, or whose providers are extended.
     pub fn builder(config: Config) -> Builder {
-        Builder { config, listener: Arc::new(notice::to_stderr), extend: Box::new(|_, builder| builder) }
+        Builder { config, listener: Arc::new(notice::to_stderr), extend: None }
     }
 
     /// Accepts an event for all destinations, from code without async: it is on disk when this returns (with a spool), or in each
@@ -280,7 +289,7 @@ impl AuditStreamer {
         if let Err(error) = self.map(events, mapped) {
             if let Some(gap) = self.too_large(events, mapped, &error) {
                 // The caller has its error; whether the stream could be told as well changes nothing of it.
-                let _ = self.emit(&gap);
+                self.announced(self.emit(&gap).is_ok());
             }
             return Err(error);
         }
@@ -314,7 +323,7 @@ impl AuditStreamer {
         let mapped = buffer.get();
         if let Err(error) = self.map(events, mapped) {
             if let Some(gap) = self.too_large(events, mapped, &error) {
-                let _ = Box::pin(self.queue_event(gap)).await;
+                self.announced(Box::pin(self.queue_event(gap)).await.is_ok());
             }
             return Err(error);
         }
@@ -390,7 +399,7 @@ impl AuditStreamer {
     /// The books of this streamer and its destinations.
     pub fn state(&self) -> State {
         State {
-            accepted: self.inner.accepted.load(Ordering::Relaxed),
+            accepted: self.inner.accepted.load(Ordering::Relaxed) - self.inner.announced.load(Ordering::Relaxed),
             destinations: self.pipelines().map(|pipeline| pipeline.intake.state()).collect(),
         }
     }
@@ -452,6 +461,10 @@ impl AuditStreamer {
         let event = events.get(mapped.ends.len().checked_sub(1)?)?;
         // One that announces another and is too large itself is not announced.
         (event.type_name != gap::TYPE_NAME).then(|| gap::too_large(&event.uid, bytes, &self.inner.stream))
+    }
+
+    fn announced(&self, accepted: bool) {
+        self.inner.announced.fetch_add(u64::from(accepted), Ordering::Relaxed);
     }
 
     /// The receipts of events that the spool has.

@@ -183,8 +183,10 @@ fn an_event_that_is_too_large_is_a_reject() {
     place.file("events.jsonl", format!("{large}\n{EVENT}\n"));
     let mut send = place.auditwire(["send", "events.jsonl", "--to", "stdout", "--rejects", "rejects"]);
     let ended = place.run(send.env("AUDITWIRE_MAX_EVENT_BYTES", "2kB")).code(3);
-    let ended = ended.said(&["events.jsonl:1: the event is ", "read 2, malformed 1, accepted 1, delivered 1"]);
-    assert_eq!(ended.stdout.lines().count(), 1);
+    // The record that announces it to the stream's readers is delivered, and nobody's event.
+    let ended = ended.said(&["events.jsonl:1: the event is ", "read 2, malformed 1, accepted 1, delivered 2"]);
+    assert!(ended.stdout.lines().next().unwrap().contains("event_too_large"), "{}", ended.stdout);
+    assert_eq!(ended.stdout.lines().count(), 2);
     assert_eq!(place.read("rejects"), format!("{large}\n"));
 }
 

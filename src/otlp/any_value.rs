@@ -10,7 +10,7 @@ use opentelemetry::{Array, StringValue};
 use opentelemetry_proto::tonic::common::v1::{AnyValue as ProtoValue, any_value::Value as ProtoKind};
 use prost::Message;
 
-use super::wire::{begin, bytes, end, fixed64, nested, varint_field};
+use super::wire::{begin, bytes, end, field_len, fixed64, header, nested, varint_field};
 use crate::json::{Malformed, Reader, Value};
 
 /// Begins a string whose rest is JSON text.
@@ -93,6 +93,16 @@ pub(super) fn resource(value: &opentelemetry::Value, out: &mut Vec<u8>) {
     }
 }
 
+/// A `KeyValue` message as a field, its value a string. Strings are most of a record, and their lengths are known beforehand.
+#[inline]
+pub(super) fn string_pair(out: &mut Vec<u8>, field: u32, key: &str, text: &str) {
+    let value = field_len(text.len());
+    header(out, field, field_len(key.len()) + field_len(value));
+    bytes(out, 1, key.as_bytes());
+    header(out, 2, value);
+    bytes(out, STRING, text.as_bytes());
+}
+
 /// The content of an `AnyValue` message, from JSON text. Text that is not JSON is a string.
 pub(super) fn json(text: &str, out: &mut Vec<u8>) {
     let start = out.len();
@@ -108,7 +118,13 @@ fn value(reader: &mut Reader<'_>, depth: usize, out: &mut Vec<u8>) -> Result<(),
         marked(deeper, out);
         return Ok(());
     }
-    match reader.value()? {
+    let read = reader.value()?;
+    write(read, reader, depth, out)
+}
+
+/// Writes a value that has been read or entered.
+fn write(read: Value<'_>, reader: &mut Reader<'_>, depth: usize, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    match read {
         Value::Null => {}
         Value::Bool(bool) => varint_field(out, BOOL, u64::from(bool)),
         Value::Number(text) => number(text, out),
@@ -132,20 +148,34 @@ fn value(reader: &mut Reader<'_>, depth: usize, out: &mut Vec<u8>) -> Result<(),
         Value::Object => {
             let map = begin(out, KVLIST, if depth == 0 { 2 } else { 1 });
             while let Some(key) = reader.key()? {
-                let pair = begin(out, 1, 1);
-                bytes(out, 1, key.text().as_bytes());
-                let member = begin(out, 2, 1);
-                if depth == 0 && FREE_MEMBERS.contains(&key.raw()) {
-                    free_member(reader.skip()?, out)?;
-                } else {
-                    value(reader, depth + 1, out)?;
-                }
-                end(out, member);
-                end(out, pair);
+                member(&key.text(), reader, depth, out)?;
             }
             end(out, map);
         }
     }
+    Ok(())
+}
+
+fn member(key: &str, reader: &mut Reader<'_>, depth: usize, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    let is_free = depth == 0 && FREE_MEMBERS.contains(&key);
+    let read = if is_free || depth + 1 == MAX_DEPTH { None } else { Some(reader.value()?) };
+    if let Some(Value::String(text)) = read {
+        let text = text.text();
+        if !text.starts_with(JSON_MARK) {
+            string_pair(out, 1, key, &text);
+            return Ok(());
+        }
+    }
+    let pair = begin(out, 1, 1);
+    bytes(out, 1, key.as_bytes());
+    let open = begin(out, 2, 1);
+    match read {
+        Some(read) => write(read, reader, depth + 1, out)?,
+        None if is_free => free_member(reader.skip()?, out)?,
+        None => value(reader, depth + 1, out)?,
+    }
+    end(out, open);
+    end(out, pair);
     Ok(())
 }
 

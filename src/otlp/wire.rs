@@ -3,6 +3,7 @@
 /// Length-delimited.
 const LEN: u32 = 2;
 
+#[inline]
 pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -11,10 +12,12 @@ pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+#[inline]
 fn varint_len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
+#[inline]
 fn tag(out: &mut Vec<u8>, field: u32, wire_type: u32) {
     varint(out, u64::from(field << 3 | wire_type));
 }
@@ -34,18 +37,21 @@ pub(super) fn fixed32(out: &mut Vec<u8>, field: u32, value: u32) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
+#[inline]
 pub(super) fn bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
     header(out, field, value.len());
     out.extend_from_slice(value);
 }
 
 /// Tag and length of a length-delimited field.
+#[inline]
 pub(super) fn header(out: &mut Vec<u8>, field: u32, len: usize) {
     tag(out, field, LEN);
     varint(out, len as u64);
 }
 
 /// What a length-delimited field below 16 occupies.
+#[inline]
 pub(super) fn field_len(len: usize) -> usize {
     1 + varint_len(len as u64) + len
 }
@@ -67,6 +73,7 @@ pub(super) fn begin(out: &mut Vec<u8>, field: u32, expected: usize) -> Open {
 }
 
 /// Ends a nested message: writes its length.
+#[inline]
 pub(super) fn end(out: &mut Vec<u8>, open: Open) {
     let Open { at, expected } = open;
     let start = at + expected;
