@@ -23,7 +23,7 @@ use opentelemetry_sdk::logs::{LogBatch, SdkLogRecord};
 
 pub(crate) use pool::Pool;
 
-use crate::config::{Body, ConfigError, Destination, DestinationKind, Format, Protocol};
+use crate::config::{Body, ConfigError, Destination, DestinationKind, Format, Limits, Protocol};
 use crate::ocsf;
 use crate::otlp::{self, Envelope};
 
@@ -102,16 +102,30 @@ impl Batch {
 /// How a destination's records are encoded.
 #[derive(Debug, Clone)]
 pub(crate) enum Encoding {
-    /// Elements of `ScopeLogs.log_records`.
+    /// Elements of `ScopeLogs.log_records`, of whole records.
     Protobuf { body: Body },
+    /// The same, of records that carry the event's text alone.
+    ProtobufOfText { body: Body, limits: Limits },
     /// JSON values, each followed by `separator`.
     Json { format: Format, separator: u8, envelope: Envelope },
 }
 
 impl Encoding {
+    /// For records that carry the event's text alone, where that is enough.
+    pub(crate) fn of_text(self, limits: Limits) -> Self {
+        match self {
+            Self::Protobuf { body } => Self::ProtobufOfText { body, limits },
+            other => other,
+        }
+    }
+
     /// Whether it reads more of a record than its body.
     pub(crate) fn reads_record(&self) -> bool {
-        !matches!(self, Self::Json { format: Format::Ocsf | Format::Audit, .. })
+        match self {
+            Self::Protobuf { .. } => true,
+            Self::ProtobufOfText { .. } => false,
+            Self::Json { format, .. } => *format == Format::OtlpJson,
+        }
     }
 
     /// Encodes a batch. A defect that makes one record panic costs that record its delivery, not its batch and not the thread.
@@ -139,6 +153,12 @@ impl Encoding {
     fn record(&self, record: &SdkLogRecord, out: &mut Vec<u8>) {
         match self {
             Self::Protobuf { body } => otlp::log_record(record, *body, out),
+            Self::ProtobufOfText { body, limits } => match record.body() {
+                Some(AnyValue::String(text)) => {
+                    otlp::event_record(text.as_str(), record.observed_timestamp(), *body, limits, out);
+                }
+                _ => otlp::log_record(record, *body, out),
+            },
             Self::Json { format, separator, envelope } => {
                 match format {
                     Format::OtlpJson => {

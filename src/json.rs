@@ -102,33 +102,27 @@ impl<'a> Reader<'a> {
         self.member(b']')
     }
 
-    /// Passes over one value and gives its text.
+    /// Passes over one value and gives its text. Of an array or object only strings and brackets are looked at.
     pub(crate) fn skip(&mut self) -> Result<&'a str, Malformed> {
-        self.peek()?;
+        let first = self.peek()?;
         let start = self.at;
+        if first != b'{' && first != b'[' {
+            self.value()?;
+            return Ok(&self.text[start..self.at]);
+        }
+        let bytes = self.text.as_bytes();
         let mut depth = 0_usize;
         loop {
-            match self.peek()? {
+            match bytes.get(self.at).ok_or(Malformed(self.at))? {
                 b'"' => {
                     self.string()?;
-                }
-                b'{' | b'[' => {
-                    depth += 1;
-                    self.at += 1;
                     continue;
                 }
-                b'}' | b']' => {
-                    depth = depth.checked_sub(1).ok_or(Malformed(self.at))?;
-                    self.at += 1;
-                }
-                b',' | b':' if depth > 0 => {
-                    self.at += 1;
-                    continue;
-                }
-                _ => {
-                    self.value()?;
-                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                _ => {}
             }
+            self.at += 1;
             if depth == 0 {
                 return Ok(&self.text[start..self.at]);
             }

@@ -11,8 +11,8 @@ mod wire;
 
 use std::time::SystemTime;
 
-use opentelemetry::TraceId;
 use opentelemetry::logs::{AnyValue, Logger as _, LoggerProvider as _};
+use opentelemetry::{SpanId, TraceFlags, TraceId};
 use opentelemetry_proto::tonic::logs::v1 as proto;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{SdkLogRecord, SdkLogger, SdkLoggerProvider};
@@ -59,13 +59,7 @@ pub(crate) fn log_record(record: &SdkLogRecord, body: Body, out: &mut Vec<u8>) {
             });
         }
         if let Some(context) = record.trace_context() {
-            fixed32(out, 8, u32::from(context.trace_flags.unwrap_or_default().to_u8()));
-            if context.trace_id != TraceId::INVALID {
-                bytes(out, 9, &context.trace_id.to_bytes());
-            }
-            if context.span_id != opentelemetry::SpanId::INVALID {
-                bytes(out, 10, &context.span_id.to_bytes());
-            }
+            trace(context.trace_id, context.span_id, context.trace_flags.unwrap_or_default(), out);
         }
         if let Some(nanos) = record.observed_timestamp().and_then(nanos) {
             fixed64(out, 11, nanos);
@@ -76,12 +70,68 @@ pub(crate) fn log_record(record: &SdkLogRecord, body: Body, out: &mut Vec<u8>) {
     });
 }
 
+/// Appends the record of an event, of which only the text was carried, as an element of `ScopeLogs.log_records`: the same bytes as
+/// [`log_record`] of the whole record, up to their order. Text that is no event becomes the body of a bare record.
+pub(crate) fn event_record(event: &str, observed: Option<SystemTime>, body: Body, limits: &Limits, out: &mut Vec<u8>) {
+    nested(out, 2, 2, |out| {
+        let start = out.len();
+        match record::read(event, limits, &mut Wire(out)) {
+            Ok(fields) => {
+                if let Some(nanos) = fields.time().and_then(nanos) {
+                    fixed64(out, 1, nanos);
+                }
+                let (number, text) = fields.severity();
+                varint_field(out, 2, number as u64);
+                bytes(out, 3, text.as_bytes());
+                if let Some((trace_id, span_id, flags)) = fields.trace() {
+                    trace(trace_id, span_id, flags.unwrap_or_default(), out);
+                }
+                bytes(out, 12, fields.event_name().as_bytes());
+            }
+            Err(_) => out.truncate(start),
+        }
+        nested(out, 5, 2, |out| write_text_body(event, body, out));
+        if let Some(nanos) = observed.and_then(nanos) {
+            fixed64(out, 11, nanos);
+        }
+    });
+}
+
+/// Attributes straight to the wire.
+struct Wire<'o>(&'o mut Vec<u8>);
+
+impl record::Attributes for Wire<'_> {
+    fn add(&mut self, key: &'static str, value: record::Promoted<'_>) {
+        let out = &mut *self.0;
+        if let record::Promoted::Text(text) = value {
+            return any_value::string_pair(out, 6, key, text);
+        }
+        nested(out, 6, 1, |out| {
+            bytes(out, 1, key.as_bytes());
+            nested(out, 2, 1, |out| any_value::promoted(&value, out));
+        });
+    }
+}
+
+fn trace(trace_id: TraceId, span_id: SpanId, flags: TraceFlags, out: &mut Vec<u8>) {
+    fixed32(out, 8, u32::from(flags.to_u8()));
+    if trace_id != TraceId::INVALID {
+        bytes(out, 9, &trace_id.to_bytes());
+    }
+    if span_id != SpanId::INVALID {
+        bytes(out, 10, &span_id.to_bytes());
+    }
+}
+
 /// A body that is a JSON object's text is ours; anything else was put there by a processor of the user's and stays as it is.
 fn write_body(value: &AnyValue, body: Body, out: &mut Vec<u8>) {
-    let text = match value {
-        AnyValue::String(text) if text.as_str().starts_with('{') => text.as_str(),
-        _ => return any_value::sdk(value, out),
-    };
+    match value {
+        AnyValue::String(text) if text.as_str().starts_with('{') => write_text_body(text.as_str(), body, out),
+        _ => any_value::sdk(value, out),
+    }
+}
+
+fn write_text_body(text: &str, body: Body, out: &mut Vec<u8>) {
     match body {
         Body::Json => bytes(out, 1, text.as_bytes()),
         Body::Map => any_value::json(text, out),
@@ -197,5 +247,49 @@ impl OtlpJson {
         let mut encoded = Vec::new();
         log_record(&record, Body::Map, &mut encoded);
         self.envelope.json(&encoded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ocsf::Span;
+
+    const EVENTS: &str = include_str!("../tests/data/compat/events.jsonl");
+
+    fn decoded(encoded: &[u8]) -> proto::LogRecord {
+        let mut logs = proto::ScopeLogs::decode(encoded).expect("a protobuf decoder reads it");
+        logs.log_records.remove(0)
+    }
+
+    #[test]
+    fn a_record_of_carried_text_is_the_whole_record() {
+        let logger = SdkLoggerProvider::builder().build().logger(SCOPE_NAME);
+        let observed = SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(1_793_607_247_120_394_001);
+        let span = Span { trace_id: [7; 16], span_id: [8; 8], flags: 1 };
+        let few = Limits { attribute_count: 5, attribute_value_length: Some(4) };
+        for (line, limits) in EVENTS.lines().zip([Limits::default(), few].into_iter().cycle()) {
+            let event: AuditEvent = serde_json::from_str(line).unwrap();
+            let mut text = Vec::new();
+            ocsf::encode(&event, &ocsf::Mapping::default(), Some(&span), &mut text);
+            let text = String::from_utf8(text).unwrap();
+            for body in [Body::Map, Body::Json, Body::Message] {
+                let mut record = logger.create_log_record();
+                record::fill(&mut record, text.as_str().into(), observed, &limits).unwrap();
+                let (mut whole, mut carried) = (Vec::new(), Vec::new());
+                log_record(&record, body, &mut whole);
+                event_record(&text, Some(observed), body, &limits, &mut carried);
+                assert_eq!(decoded(&carried), decoded(&whole), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn carried_text_that_is_no_event_is_a_body() {
+        let mut encoded = Vec::new();
+        event_record("{\"time\":", None, Body::Map, &Limits::default(), &mut encoded);
+        let record = decoded(&encoded);
+        assert_eq!(body_json(record.body.as_ref().unwrap()).unwrap(), "{\"time\":");
+        assert!(record.attributes.is_empty());
     }
 }

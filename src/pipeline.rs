@@ -79,6 +79,8 @@ impl Pipeline {
             .with_max_export_batch_size(batch.max_export_batch_size)
             .with_scheduled_delay(batch.schedule_delay)
             .build();
+        // Nobody but our encoder reads records, unless the user said so.
+        let encoding = if shared.extend.is_none() { encoding.of_text(config.limits) } else { encoding };
         let is_record_read = encoding.reads_record() || shared.extend.is_some();
         // One batch is being sent, one waits here, one is encoded and waits to get here: sending never waits for encoding.
         let (batches, encoded) = mpsc::channel(1);

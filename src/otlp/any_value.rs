@@ -12,6 +12,7 @@ use prost::Message;
 
 use super::wire::{begin, bytes, end, field_len, fixed64, header, nested, varint_field};
 use crate::json::{Malformed, Reader, Value};
+use crate::record::Promoted;
 
 /// Begins a string whose rest is JSON text.
 const JSON_MARK: &str = "@json:";
@@ -60,6 +61,21 @@ pub(super) fn sdk(value: &AnyValue, out: &mut Vec<u8>) {
             }
         }),
         other => bytes(out, STRING, format!("{other:?}").as_bytes()),
+    }
+}
+
+/// The content of an `AnyValue` message, from a value that becomes an attribute.
+pub(super) fn promoted(value: &Promoted<'_>, out: &mut Vec<u8>) {
+    match value {
+        Promoted::Bool(bool) => varint_field(out, BOOL, u64::from(*bool)),
+        Promoted::Int(int) => varint_field(out, INT, *int as u64),
+        Promoted::Double(double) => fixed64(out, DOUBLE, double.to_bits()),
+        Promoted::Text(text) => bytes(out, STRING, text.as_bytes()),
+        Promoted::Texts(texts) => nested(out, ARRAY, 1, |out| {
+            for text in *texts {
+                nested(out, 1, 1, |out| bytes(out, STRING, text.as_bytes()));
+            }
+        }),
     }
 }
 
