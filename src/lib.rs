@@ -25,9 +25,11 @@
 //! ```text
 //! emit(event)
 //!   ocsf      AuditEvent -> OCSF JSON text, made once, shared by all destinations
-//!   intake    a place in every destination's queue: a credit, held until the record is settled      -> Receipt
+//!   spool     with a spool: appended and synced, many events a sync                                -> Receipt
+//!   intake    a place in every destination's queue: a credit, held until the record is settled      -> Receipt without a spool
 //! per destination
-//!   record    OCSF text -> SdkLogRecord: the text as body, at most 48 flat typed attributes
+//!   feed      with a spool: its records in order, as places become free
+//!   record    OCSF text -> SdkLogRecord: the text as body, at most 48 flat typed attributes where somebody reads them
 //!   pipeline  its own SdkLoggerProvider, the SDK's BatchLogProcessor, an exporter that encodes and hands over
 //!   delivery  send, read the verdict; wait and send the same bytes again, halve, or bury in the dead-letter file
 //!   ledger    settle: delivered, rejected; the credit goes back
@@ -42,17 +44,20 @@
 //! | [`record`] | OCSF event to OTel log record. Pure |
 //! | `json`, `otlp` | a forward reader of JSON; records as OTLP bytes. Pure |
 //! | `streamer` | the handle callers hold: [`AuditStreamer`], [`Receipt`], [`State`] |
-//! | `intake`, `pipeline`, `delivery`, `ledger` | one destination: gate, processor, settlement, books |
+//! | `stream`, `gap` | an event's number and its stream; losses as events |
+//! | `feed`, `intake`, `pipeline`, `delivery`, `ledger` | one destination: from the spool, gate, processor, settlement, books |
+//! | [`spool`] | the durable queue: bytes on disk, cursors, recovery. It knows nothing of events |
+//! | `spooling`, `spooled` | opening the configured spool and saying what was found; its events for tools |
 //! | `exporter` | the verdict of an attempt, and one exporter for each protocol |
 //! | [`retry`] | backoff arithmetic |
-//! | `jsonl`, `dead_letter` | private append-only JSON Lines, and what is refused for good |
+//! | `jsonl`, `dead_letter`, `dead_letters` | private append-only JSON Lines, and what is refused for good |
 //! | `spooled`, [`dead_letters`] | what lies in a spool and in the dead-letter file, for whoever looks in |
 //! | [`config`] | as written to resolved; [`config::env`] alone reads the environment |
 //! | [`notice`] | what a streamer says without being asked |
 //! | [`receiver`] | a development receiver that can be scripted: tests, demo, `auditwire receive` |
 //! | [`error`], [`secret`] | serve all |
 //!
-//! Arrows point down: cli -> streamer -> pipeline -> {delivery, intake} -> {exporter, retry} -> record -> ocsf -> event. Only
+//! Arrows point down: cli -> streamer -> pipeline -> {feed, delivery} -> intake -> {exporter, spool, retry} -> record -> ocsf -> event. Only
 //! the program knows clap and anyhow.
 //!
 //! # What always holds
