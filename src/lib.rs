@@ -43,11 +43,11 @@
 //! | [`ocsf`] | event to OCSF event and back, exactly; the schema check. Pure |
 //! | [`record`] | OCSF event to OTel log record. Pure |
 //! | `json`, `otlp` | a forward reader of JSON; records as OTLP bytes. Pure |
-//! | `streamer` | the handle callers hold: [`AuditStreamer`], [`Receipt`], [`State`] |
+//! | `streamer`, `mapped` | the handle callers hold: [`AuditStreamer`], [`Receipt`], [`State`]; the events of one call |
 //! | `stream`, `gap` | an event's number and its stream; losses as events |
 //! | `feed`, `intake`, `pipeline`, `delivery`, `ledger` | one destination: from the spool, gate, processor, settlement, books |
 //! | [`spool`] | the durable queue: bytes on disk, cursors, recovery. It knows nothing of events |
-//! | `spooling`, `spooled` | opening the configured spool and saying what was found; its events for tools |
+//! | `spooling` | opening the configured spool and saying what was found |
 //! | `exporter` | the verdict of an attempt, and one exporter for each protocol |
 //! | [`retry`] | backoff arithmetic |
 //! | `jsonl`, `dead_letter`, `dead_letters` | private append-only JSON Lines, and what is refused for good |
@@ -99,6 +99,7 @@ mod intake;
 mod json;
 mod jsonl;
 mod ledger;
+mod mapped;
 mod otlp;
 mod pipeline;
 mod spooled;

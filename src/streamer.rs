@@ -1,6 +1,5 @@
 //! The handle that callers hold.
 
-use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,10 +17,10 @@ use crate::config::stream::AuditStreamConfig;
 use crate::config::{Config, ConfigError, OnFull, Sync};
 use crate::error::{Error, Kind, Outstanding};
 use crate::event::{self, AuditEvent};
-use crate::feed;
 use crate::gap;
 use crate::jsonl::JsonLines;
 use crate::ledger::DestinationState;
+use crate::mapped::{Buffer, Mapped};
 use crate::notice::{self, Listener, Notice};
 use crate::ocsf;
 use crate::pipeline::{self, Ending, Extend, Pipeline, Shared};
@@ -458,7 +457,7 @@ impl AuditStreamer {
     /// The event that announces the one on which mapping stopped, if it was too large.
     fn too_large(&self, events: &[AuditEvent], mapped: &Mapped, error: &Error) -> Option<AuditEvent> {
         let bytes = error.too_large_bytes()?;
-        let event = events.get(mapped.ends.len().checked_sub(1)?)?;
+        let event = events.get(mapped.len().checked_sub(1)?)?;
         // One that announces another and is too large itself is not announced.
         (event.type_name != gap::TYPE_NAME).then(|| gap::too_large(&event.uid, bytes, &self.inner.stream))
     }
@@ -521,7 +520,7 @@ impl AuditStreamer {
             let event = self.inner.stream.numbered(text, sequence);
             for (pipeline, places) in self.pipelines().zip(&mut places) {
                 match places.as_mut().and_then(|places| places.split(1)) {
-                    Some(place) => pipeline.intake.take(place, Arc::clone(&event), mapped.observed, None),
+                    Some(place) => pipeline.intake.take(place, Arc::clone(&event), mapped.observed(), None),
                     None => pipeline.intake.drop_event(sequence),
                 }
             }
@@ -532,72 +531,6 @@ impl AuditStreamer {
 
 /// How many events of a long list are accepted together.
 const EVENTS_AT_ONCE: usize = 256;
-
-/// Events of one call as records of the spool, in one buffer that is used again.
-struct Mapped {
-    observed: SystemTime,
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Mapped {
-    /// More than this is given back after use.
-    const KEPT_BYTES: usize = 1 << 20;
-
-    const fn new() -> Self {
-        Self { observed: SystemTime::UNIX_EPOCH, bytes: Vec::new(), ends: Vec::new() }
-    }
-
-    fn begin(&mut self, observed: SystemTime) {
-        self.observed = observed;
-        self.bytes.clear();
-        self.bytes.shrink_to(Self::KEPT_BYTES);
-        self.ends.clear();
-    }
-
-    /// Adds the event that `encode` appends; gives its length.
-    fn push(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> usize {
-        self.bytes.extend_from_slice(&feed::stamp(self.observed));
-        let start = self.bytes.len();
-        encode(&mut self.bytes);
-        self.ends.push(self.bytes.len());
-        self.bytes.len() - start
-    }
-
-    fn records(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
-    }
-
-    fn events(&self) -> impl Iterator<Item = &str> {
-        self.records()
-            .map(|record| std::str::from_utf8(&record[feed::STAMP_BYTES..]).expect("the encoder writes UTF-8"))
-    }
-}
-
-thread_local! {
-    /// The buffer of this thread's calls. It is taken out while an async call waits.
-    static MAPPED: Cell<Option<Mapped>> = const { Cell::new(None) };
-}
-
-/// The buffer of a call, given back to its thread at the end.
-struct Buffer(Option<Mapped>);
-
-impl Buffer {
-    fn take() -> Self {
-        Self(Some(MAPPED.take().unwrap_or(const { Mapped::new() })))
-    }
-
-    fn get(&mut self) -> &mut Mapped {
-        self.0.as_mut().expect("there until it is dropped")
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        MAPPED.set(self.0.take());
-    }
-}
 
 /// For each destination, places for all events of a call; `None` where they are dropped.
 type Places<'a> = Vec<Option<SemaphorePermit<'a>>>;
