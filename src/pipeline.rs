@@ -142,6 +142,13 @@ impl Pipeline {
     }
 }
 
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        // When another destination kept the streamer from starting, the feed of this one must not wait for a place for ever.
+        self.intake.close();
+    }
+}
+
 /// The threads of a pipeline that has stopped.
 pub(crate) struct Ending {
     provider: SdkLoggerProvider,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -95,10 +96,13 @@ struct Settings {
 
 impl Builder {
     /// Hears what the streamer has to say: a destination that fails, events that were refused. Default: one line each on
-    /// standard error. It is called on the streamer's threads and must not block.
+    /// standard error. It is called on the streamer's threads and must not block; if it panics, that notice goes unheard.
     #[must_use]
     pub fn on_notice(mut self, listener: impl Fn(&Notice) + Send + std::marker::Sync + 'static) -> Self {
-        self.listener = Arc::new(listener);
+        // A panic in somebody's listener must not end the delivery that called it.
+        self.listener = Arc::new(move |notice: &Notice| {
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| listener(notice)));
+        });
         self
     }
 

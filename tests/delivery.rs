@@ -818,6 +818,16 @@ fn a_panic_of_a_processor_stops_neither_the_caller_nor_other_destinations() {
     assert!(reasons[0].contains("panicked"), "{reasons:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_of_a_listener_ends_no_delivery() {
+    let folder = TempDir::new().unwrap();
+    let mut receiver = receiver(Script::new().times(3, Answer::status(503))).await;
+    let config = Config { max_retries: 0, ..config(vec![webhook(&receiver)], folder.path()) };
+    let streamer = AuditStreamer::builder(config).on_notice(|_| panic!("a defect in a listener")).start().unwrap();
+    within(streamer.stream_events(events(3))).await.unwrap();
+    assert_eq!(accepted(&mut receiver).await, uids(3));
+}
+
 #[test]
 fn processors_and_stock_exporters_on_the_provider_see_the_whole_record() {
     let seen = opentelemetry_sdk::logs::InMemoryLogExporter::default();
