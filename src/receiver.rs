@@ -1,4 +1,4 @@
-//! A development receiver: it decodes, prints, and can be scripted; not for production.
+//! A development receiver: it decodes and can be scripted; not for production.
 //!
 //! It speaks what the exporters speak (OTLP/gRPC, OTLP/HTTP and the webhook's JSON), each with or without TLS, and hands
 //! every decoded request to its owner together with the answer it gave. The answers come from a [`Script`], so a test can
@@ -21,8 +21,8 @@
 mod connection;
 mod grpc;
 mod http;
+mod jsonl;
 mod otlp;
-pub mod print;
 mod script;
 mod tls;
 
@@ -43,6 +43,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use connection::Shared;
+pub use jsonl::write_jsonl;
 pub use otlp::{attribute, json, parse_otlp_json, records, uid};
 pub use script::{Answer, Reply, Script, ScriptError, Wait};
 pub use tls::Tls;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use auditwire::receiver::{
     ANY_PORT, Answer, Options, Payload, Protocol, Received, Receiver, Script, Tls, Wait, attribute, json,
-    parse_otlp_json, print, records, uid,
+    parse_otlp_json, records, uid, write_jsonl,
 };
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
@@ -725,12 +725,12 @@ async fn jsonl_is_what_a_collector_writes_and_what_a_webhook_got() {
     let (otlp, hook) = (next(&mut receiver).await, next(&mut receiver).await);
 
     let mut lines = Vec::new();
-    print::write_jsonl(&mut lines, &otlp).unwrap();
+    write_jsonl(&mut lines, &otlp).unwrap();
     assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), 1);
     assert_eq!(Payload::Otlp(parse_otlp_json(&lines).unwrap()), otlp.payload);
 
     lines.clear();
-    print::write_jsonl(&mut lines, &hook).unwrap();
+    write_jsonl(&mut lines, &hook).unwrap();
     assert_eq!(lines, b"{\"n\":1}\n{\"n\":2.5}\n");
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use auditwire::config::units;
-use auditwire::receiver::{Options, Protocol, Received, Receiver, Script, Tls, print};
+use auditwire::receiver::{Options, Protocol, Received, Receiver, Script, Tls, write_jsonl};
 
 use super::exit;
 use super::show::Show;
@@ -149,7 +149,7 @@ impl Sink {
     fn write(&mut self, received: &Received) -> io::Result<()> {
         match self {
             Self::Terminal(out, show) => show.write(out, received),
-            Self::File(out) => print::write_jsonl(out, received),
+            Self::File(out) => write_jsonl(out, received),
         }
     }
 }
