@@ -49,8 +49,15 @@ impl Delivery {
     async fn settle(&self, mut batch: Batch) -> Result<(), Ended> {
         let unencodable = batch.take_unencodable();
         if !unencodable.is_empty() {
-            self.bury(&unencodable, unencodable.len() as u64, "the record could not be encoded").await;
+            self.dead_letter(&unencodable, unencodable.len() as u64, "the record could not be encoded").await;
         }
+        self.settle_encoded(batch).await?;
+        // Counted last: settlement goes by the order of the batch, and what stands in front must not be acknowledged for these.
+        self.intake.settle(0, unencodable.len() as u64);
+        Ok(())
+    }
+
+    async fn settle_encoded(&self, batch: Batch) -> Result<(), Ended> {
         if batch.len() == 0 {
             return Ok(());
         }

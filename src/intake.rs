@@ -55,7 +55,7 @@ pub(crate) struct Intake {
 pub(crate) struct Spooled {
     spool: Arc<Spool>,
     acker: Acker,
-    /// Numbers of the records between the processor and their settlement, in order.
+    /// For each record between the processor and its settlement, in order: the number up to which its settlement acknowledges.
     in_flight: Mutex<VecDeque<u64>>,
 }
 
@@ -153,14 +153,17 @@ impl Intake {
             Ok(()) => {
                 let (destination, why) = (self.name.clone(), why.to_owned());
                 (self.listener)(&Notice::DeadLettered { destination, events: 1, why, path });
-                self.settle(0, 1);
+                self.acknowledge_newest();
+                self.ledger.settle(0, 1);
             }
             Err(error) => {
                 let why = format!("{error}; an event is lost because {why}");
                 (self.listener)(&Notice::DeadLetterFailed { path, why });
-                self.lose(1);
+                self.acknowledge_newest();
+                self.ledger.settle_lost(1);
             }
         }
+        self.give_back(1);
     }
 
     /// Settles the oldest events outstanding.
@@ -196,7 +199,27 @@ impl Intake {
     fn acknowledge(&self, events: u64) {
         let Some(spooled) = &self.spooled else { return };
         let last = spooled.in_flight().drain(..events as usize).next_back();
-        if let Some(Err(error)) = last.map(|last| spooled.acker.ack(last)) {
+        if let Some(last) = last {
+            self.acknowledge_to(spooled, last);
+        }
+    }
+
+    /// The newest record is done with before those in front of it: it is acknowledged with the last of them.
+    fn acknowledge_newest(&self) {
+        let Some(spooled) = &self.spooled else { return };
+        let mut in_flight = spooled.in_flight();
+        let Some(newest) = in_flight.pop_back() else { return };
+        match in_flight.back_mut() {
+            Some(before) => *before = newest,
+            None => {
+                drop(in_flight);
+                self.acknowledge_to(spooled, newest);
+            }
+        }
+    }
+
+    fn acknowledge_to(&self, spooled: &Spooled, last: u64) {
+        if let Err(error) = spooled.acker.ack(last) {
             // It counts in this process; if the process ends before it can be written, events are sent again.
             let why = format!("the spool's cursor cannot be written: {error}");
             if self.ledger.fail(&why) {

@@ -711,3 +711,45 @@ fn names_in_the_spools_options_must_be_destinations() {
     let error = AuditStreamer::start(config).unwrap_err();
     assert!(error.is_config() && error.to_string().contains("oltp"), "{error}");
 }
+
+/// A processor of the user's with a defect that one event brings out.
+#[derive(Debug)]
+struct PanicsAt(&'static str);
+
+impl opentelemetry_sdk::logs::LogProcessor for PanicsAt {
+    fn emit(&self, record: &mut opentelemetry_sdk::logs::SdkLogRecord, _: &opentelemetry::InstrumentationScope) {
+        assert!(!format!("{:?}", record.body()).contains(self.0), "a defect in a processor of the user's");
+    }
+    fn force_flush(&self) -> opentelemetry_sdk::error::OTelSdkResult {
+        Ok(())
+    }
+    fn shutdown_with_timeout(&self, _: Duration) -> opentelemetry_sdk::error::OTelSdkResult {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_buried_out_of_turn_acknowledges_no_other() {
+    let folder = TempDir::new().unwrap();
+    let mut inbox = Inbox::new().await;
+    let first = config(folder.path(), vec![dead("otlp")]);
+    let streamer = AuditStreamer::builder(first.clone())
+        .on_notice(|_| {})
+        .extend_provider(|_, builder| builder.with_log_processor(PanicsAt("u-0000003")))
+        .start()
+        .unwrap();
+    emit(&streamer, 0..6);
+    poll(|| (streamer.state().destinations[0].rejected == 1).then_some(())).expect("it is in the dead-letter file");
+    poll(|| (streamer.state().destinations[0].retries > 0).then_some(())).expect("the others are being sent");
+    let _ = streamer.shutdown(Duration::ZERO).await;
+    drop(streamer);
+
+    let streamer = quiet(Config { destinations: vec![inbox.destination("otlp")], ..first });
+    streamer.flush().await.unwrap();
+    shut_down(&streamer).await;
+    inbox.stop().await;
+    let arrived: HashSet<_> = inbox.arrivals.iter().map(|arrival| arrival.uid.clone()).collect();
+    for number in (0..6).filter(|number| *number != 3) {
+        assert!(arrived.contains(&uid(number)), "{number} was acknowledged for another: {arrived:?}");
+    }
+}
