@@ -256,19 +256,23 @@ fn find_missing(
     spool_id: u64,
 ) -> Result<Vec<SeqRange>, OpenError> {
     let mut missing = Vec::new();
-    if let Some(acked) = slots.values().flatten().map(|slot| slot.acked).min()
+    let acked = slots.values().flatten().map(|slot| slot.acked).min();
+    if let Some(acked) = acked
         && acked + 1 < bases[0]
     {
         missing.push(SeqRange { first: acked + 1, last: bases[0] - 1 });
     }
+    // What every destination has acknowledged is nobody's loss: a deleted segment can come back with a power cut, and then there is a
+    // gap behind it.
+    let acked = acked.unwrap_or(0);
     for (pair, header) in bases.windows(2).zip(&headers[1..]) {
-        if header.is_none_or(|header| header.previous_base == pair[0]) {
+        if header.is_none_or(|header| header.previous_base == pair[0]) || pair[1] <= acked + 1 {
             continue;
         }
         let path = segment::path(dir, pair[0]);
         let next = end_of(&path, pair[0], pair[1], spool_id).map_err(OpenError::io(&path))?;
         if next < pair[1] {
-            missing.push(SeqRange { first: next, last: pair[1] - 1 });
+            missing.push(SeqRange { first: next.max(acked + 1), last: pair[1] - 1 });
         }
     }
     Ok(missing)

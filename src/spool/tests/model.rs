@@ -229,6 +229,14 @@ impl<'a> Run<'a> {
     }
 
     fn damage(&mut self, segment: usize, record: usize) {
+        // Closed first: a segment may be reclaimed at any moment before.
+        self.readers.clear();
+        self.spool.close().unwrap();
+        self.damage_sealed(segment, record);
+        self.reopen();
+    }
+
+    fn damage_sealed(&mut self, segment: usize, record: usize) {
         // Not the last one: a reader may have it in its window already, and opening would report it.
         let sealed = segments(self.dir.path());
         let sealed = &sealed[..sealed.len() - 1];
@@ -236,15 +244,13 @@ impl<'a> Run<'a> {
         if self.damaged_segments.contains(path) {
             return;
         }
-        let Ok(mut bytes) = fs::read(path) else { return };
+        let mut bytes = fs::read(path).unwrap();
         let records: Vec<_> = anatomy(path).into_iter().filter(|(seq, _)| *seq > 0).collect();
         let Some((seq, range)) = records.get(record.checked_rem(records.len()).unwrap_or(0)) else { return };
-        // Readers begin again, so that none holds the bytes of before.
         bytes[range.start + record % range.len()] ^= 0x40;
         fs::write(path, bytes).unwrap();
         self.damaged.push(*seq);
         self.damaged_segments.push(path.clone());
-        self.reopen();
     }
 }
 
