@@ -80,6 +80,15 @@ pub(crate) fn too_large(uid: &str, bytes: usize, stream: &Stream) -> AuditEvent 
     )
 }
 
+/// The event that announces a loss whose extent nobody knows: a spool that was refused, segments that are gone.
+pub(crate) fn unknown(why: &str, stream: &Stream) -> AuditEvent {
+    new_audit_event(TYPE_NAME, "lose", EventOutcome::Error).with_resource(
+        ResourceInfo::new("audit_stream", stream.id())
+            .with_attribute("reason", "spool_damage")
+            .with_attribute("detail", why),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,16 +1,25 @@
 //! Opening the spool that a configuration names, and saying what was found there.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::config::{self, Config, ConfigError, Destination, OnFull};
 use crate::error::{Error, Kind};
-use crate::feed::STAMP_BYTES;
+use crate::feed::{self, STAMP_BYTES};
+use crate::gap;
 use crate::notice::{Listener, Notice};
 use crate::spool::{self, OpenError, Options, Recovery, Spool};
+use crate::stream::Stream;
 
 /// Opens the spool, or a fresh one beside it where its damage leaves open what was accepted: auditing goes on, and the alarm is
 /// raised.
-pub(crate) fn open(spool: &config::Spool, config: &Config, listener: &Listener) -> Result<Arc<Spool>, Error> {
+///
+/// Gives the alarms too: losses whose extent nobody knows, which the stream has yet to announce.
+pub(crate) fn open(
+    spool: &config::Spool,
+    config: &Config,
+    listener: &Listener,
+) -> Result<(Arc<Spool>, Vec<String>), Error> {
     let on_full = match config.on_full {
         OnFull::Block => spool::OnFull::Block { timeout: spool.block_timeout },
         OnFull::Refuse => spool::OnFull::Refuse,
@@ -44,17 +53,32 @@ pub(crate) fn open(spool: &config::Spool, config: &Config, listener: &Listener) 
         }
         error => Error::new(Kind::Spool(error.to_string())),
     })?;
+    let mut alarms = Vec::new();
     for refusal in refusals {
-        warn(format!(
-            "ALARM: {refusal}; it is left as it is, `auditwire spool salvage` rescues what is intact; auditing goes on in {}",
+        alarms.push(format!(
+            "{refusal}; it is left as it is, `auditwire spool salvage` rescues what is intact; auditing goes on in {}",
             opened.dir().display()
         ));
     }
-    report(&recovery, &opened, warn);
-    Ok(Arc::new(opened))
+    report(&recovery, &opened, &mut alarms, warn);
+    for alarm in &alarms {
+        warn(format!("ALARM: {alarm}"));
+    }
+    Ok((Arc::new(opened), alarms))
 }
 
-fn report(recovery: &Recovery, spool: &Spool, warn: impl Fn(String)) {
+/// Announces alarms in the stream itself.
+pub(crate) fn announce(alarms: &[String], spool: &Spool, stream: &Stream, listener: &Listener) {
+    for alarm in alarms {
+        let mut record = feed::stamp(SystemTime::now()).to_vec();
+        stream.encode(&gap::unknown(alarm, stream), None, &mut record);
+        if let Err(error) = spool.append(&record) {
+            listener(&Notice::Warning { text: format!("the stream could not be told of an alarm: {error}") });
+        }
+    }
+}
+
+fn report(recovery: &Recovery, spool: &Spool, alarms: &mut Vec<String>, warn: impl Fn(String)) {
     let dir = spool.dir().display();
     for warning in &recovery.warnings {
         warn(format!("spool {dir}: {warning:?}"));
@@ -66,8 +90,8 @@ fn report(recovery: &Recovery, spool: &Spool, warn: impl Fn(String)) {
             tail.torn_bytes
         ));
         if tail.shortened_by > 0 {
-            warn(format!(
-                "ALARM: spool {dir}: its last file is {} bytes shorter than it was made, which no crash does",
+            alarms.push(format!(
+                "spool {dir}: its last file is {} bytes shorter than it was made, which no crash does",
                 tail.shortened_by
             ));
         }

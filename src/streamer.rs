@@ -188,9 +188,12 @@ fn assemble(
     runtime: &Runtime,
 ) -> Result<Assembled, Error> {
     let destinations = if config.disabled.is_some() { &[][..] } else { &config.destinations };
-    let spool = match &config.spool {
-        Some(spool) if config.disabled.is_none() => Some(spooling::open(spool, config, listener)?),
-        _ => None,
+    let (spool, alarms) = match &config.spool {
+        Some(spool) if config.disabled.is_none() => {
+            let (spool, alarms) = spooling::open(spool, config, listener)?;
+            (Some(spool), alarms)
+        }
+        _ => (None, Vec::new()),
     };
     let stream = Arc::new(Stream::new(config.mapping, spool.as_ref().map(|spool| spool.id())));
     let (stop, stopped) = watch::channel(false);
@@ -214,6 +217,7 @@ fn assemble(
         }
     })?;
     if let Some(spool) = &spool {
+        spooling::announce(&alarms, spool, &stream, listener);
         spooling::announce_strangers(spool, destinations, listener);
     }
     Ok((pipelines, stream, spool, stop))
