@@ -22,6 +22,7 @@ pub(crate) struct Delivery {
 }
 
 /// The destination has ended for good.
+#[derive(Clone, Copy)]
 struct Ended;
 
 impl Delivery {
@@ -51,10 +52,13 @@ impl Delivery {
         if !unencodable.is_empty() {
             self.dead_letter(&unencodable, unencodable.len() as u64, "the record could not be encoded").await;
         }
-        self.settle_encoded(batch).await?;
+        let settled = self.settle_encoded(batch).await;
         // Counted last: settlement goes by the order of the batch, and what stands in front must not be acknowledged for these.
-        self.intake.settle(0, unencodable.len() as u64);
-        Ok(())
+        match settled {
+            Ok(()) => self.intake.settle(0, unencodable.len() as u64),
+            Err(Ended) => self.intake.leave(unencodable.len() as u64),
+        }
+        settled
     }
 
     async fn settle_encoded(&self, batch: Batch) -> Result<(), Ended> {
