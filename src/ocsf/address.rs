@@ -12,10 +12,16 @@ pub(super) struct Ip {
 
 impl Ip {
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let address: IpAddr = text.trim().parse().ok()?;
+        let text = text.trim();
+        let address: IpAddr = text.parse().ok()?;
         let mut ip = Self { text: [0; 48], len: 0 };
         // The longest text of an address has 45 bytes, the longest canonical one 39.
-        write!(ip, "{address}").ok()?;
+        match address {
+            // It has one text only: no leading zeros, no spaces.
+            IpAddr::V4(_) => ip.write_str(text),
+            IpAddr::V6(address) => write!(ip, "{address}"),
+        }
+        .ok()?;
         Some(ip)
     }
 
@@ -131,15 +137,27 @@ fn is_hostname(text: &str) -> bool {
 pub(super) fn is_email(text: &str) -> bool {
     let Some((local, domain)) = text.split_once('@') else { return false };
     let Some((first, rest)) = domain.split_once('.') else { return false };
-    let in_local = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+,-./=?^_`{|}~".contains(&byte);
     let in_domain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     !local.is_empty()
-        && local.bytes().all(in_local)
+        && local.bytes().all(|byte| IN_LOCAL[usize::from(byte)])
         && !first.is_empty()
         && first.bytes().all(in_domain)
         && !rest.is_empty()
         && rest.bytes().all(|byte| in_domain(byte) || byte == b'.')
 }
+
+/// Bytes of the part before the `@`.
+const IN_LOCAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        // `+-/` in the pattern is a range and admits the comma.
+        table[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'!' | b'#'..=b'\'' | b'*'..=b'/' | b'=' | b'?' | b'^'..=b'`' | b'{'..=b'~');
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

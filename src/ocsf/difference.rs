@@ -7,7 +7,6 @@
 use serde_json::{Map, Value};
 
 use super::class::Class::{Api, Authentication, Base, File, Network, Process};
-use super::encode::email;
 use super::json::Json;
 use super::plan::{Plan, said};
 use super::synthesized::Synthesized;
@@ -119,7 +118,7 @@ impl<'a> Difference<'_, 'a, '_, '_> {
     fn actor(&mut self, actor: &ActorInfo) {
         let plan = self.plan;
         let client = plan.client.as_ref().map(|ip| ip.as_str());
-        let read = (said(&actor.user_id), email(actor), said(&actor.org_id), client);
+        let read = (said(&actor.user_id), plan.email, said(&actor.org_id), client);
         self.nested("actor", read == (None, None, None, None), |this| {
             this.text("user_id", &actor.user_id, read.0);
             this.text("email", &actor.email, read.1);

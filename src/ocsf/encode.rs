@@ -3,14 +3,16 @@
 //! Small members come first and big ones last, because readers scan for the small ones. `time` is the very first: Splunk's
 //! OCSF props take the first `"time":` of the text.
 
+use std::sync::OnceLock;
+
 use serde_json::Value;
 
-use super::address::{Host, is_email};
+use super::address::Host;
 use super::class::Class::{Api, Authentication, Base, File, Network, Process};
-use super::class::{self, OTHER};
+use super::class::{self, Class, OTHER};
 use super::difference;
 use super::json::Json;
-use super::plan::{Plan, said, verdict};
+use super::plan::{Plan, Verdict, said, verdict};
 use super::synthesized::{Invented, Synthesized};
 use crate::event::{ActorInfo, EventOutcome, PolicyInfo, ResourceInfo};
 
@@ -66,42 +68,19 @@ impl<'a> Encoder<'_, 'a, '_> {
 
     fn classification(&mut self) {
         let (plan, event, json) = (self.plan, self.plan.event, &mut self.json);
-        let class = plan.class;
         json.int("time", plan.time.millis);
-        json.int("class_uid", class.uid().into());
-        json.word("class_name", class.caption());
-        json.int("category_uid", class.category_uid().into());
-        json.word("category_name", class::category_name(class.category_uid()));
-        json.int("activity_id", plan.activity.into());
-        let caption = class.activity_caption(plan.activity);
         if plan.activity == OTHER {
-            json.str("activity_name", &event.action)
+            class_members(plan.class, OTHER, &event.action, json);
         } else {
-            json.word("activity_name", caption)
+            json.members(KEPT.class(plan.class, plan.activity));
         }
-        json.int("type_uid", i64::from(class.uid() * 100 + plan.activity));
-        json.name("type_name");
-        json.raw("\"");
-        json.raw(class.caption());
-        json.raw(": ");
-        json.raw(caption);
-        json.raw("\"");
-
         if event.severity_id <= 6 {
-            json.int("severity_id", event.severity_id.into());
-            json.word("severity", class::severity_name(event.severity_id));
+            json.members(KEPT.verdict(event.severity_id, event.outcome, verdict(event)));
         } else {
             json.int("severity_id", 99);
             json.int_text("severity", event.severity_id.into());
+            verdict_members(event.outcome, verdict(event), json);
         }
-        let (status, action, disposition) = verdict(event);
-        json.int("status_id", status.into());
-        json.word("status", if status == 99 { event.outcome.as_str() } else { class::status_name(status) });
-        json.word("status_code", event.outcome.as_str());
-        json.int("action_id", action.into());
-        json.word("action", class::action_name(action));
-        json.int("disposition_id", disposition.into());
-        json.word("disposition", class::disposition_name(disposition));
         if matches!(event.severity_id, 4..=6) {
             json.name("is_alert");
             json.raw("true");
@@ -254,7 +233,7 @@ impl<'a> Encoder<'_, 'a, '_> {
                 self.invented.add(name);
             }
         }
-        if let Some(email) = email(actor) {
+        if let Some(email) = self.plan.email {
             json.str("email_addr", email);
         }
         if let Some(org) = said(&actor.org_id) {
@@ -409,52 +388,61 @@ impl<'a> Encoder<'_, 'a, '_> {
         let start = self.json.mark();
         let writes_user = !plan.class.actor_needs_host() || plan.has_user();
         if let Some(actor) = event.actor.as_ref().filter(|_| writes_user) {
-            let auth = plan.class == Authentication;
-            let (uid_name, email_name) =
-                if auth { ("user.uid", "user.email_addr") } else { ("actor.user.uid", "actor.user.email_addr") };
-            self.observable(uid_name, 31, "User Object: uid", said(&actor.user_id));
-            self.observable(email_name, 5, "Email Address", email(actor));
+            let (uid, email) = if plan.class == Authentication {
+                (
+                    r#"{"name":"user.uid","type_id":31,"type":"User Object: uid","value":"#,
+                    r#"{"name":"user.email_addr","type_id":5,"type":"Email Address","value":"#,
+                )
+            } else {
+                (
+                    r#"{"name":"actor.user.uid","type_id":31,"type":"User Object: uid","value":"#,
+                    r#"{"name":"actor.user.email_addr","type_id":5,"type":"Email Address","value":"#,
+                )
+            };
+            self.observable(uid, said(&actor.user_id));
+            self.observable(email, plan.email);
         }
-        self.observable("src_endpoint.ip", 2, "IP Address", plan.client.as_ref().map(|ip| ip.as_str()));
+        self.observable(
+            r#"{"name":"src_endpoint.ip","type_id":2,"type":"IP Address","value":"#,
+            plan.client.as_ref().map(|ip| ip.as_str()),
+        );
         match plan.endpoint.as_ref().map(|endpoint| &endpoint.host) {
-            Some(Host::Ip(ip)) => self.observable("dst_endpoint.ip", 2, "IP Address", Some(ip.as_str())),
-            Some(Host::Name(name)) => self.observable("dst_endpoint.hostname", 1, "Hostname", Some(name)),
+            Some(Host::Ip(ip)) => self
+                .observable(r#"{"name":"dst_endpoint.ip","type_id":2,"type":"IP Address","value":"#, Some(ip.as_str())),
+            Some(Host::Name(name)) => {
+                self.observable(r#"{"name":"dst_endpoint.hostname","type_id":1,"type":"Hostname","value":"#, Some(name))
+            }
             None => {}
         }
-        self.observable("device.hostname", 1, "Hostname", said(&event.metadata.hostname));
+        self.observable(
+            r#"{"name":"device.hostname","type_id":1,"type":"Hostname","value":"#,
+            said(&event.metadata.hostname),
+        );
         match plan.class {
-            Api => {
-                let resource = event.resource.as_ref().and_then(|resource| said(&resource.resource_id));
-                self.observable("resources.uid", 10, "Resource UID", resource);
+            Api => self.observable(
+                r#"{"name":"resources.uid","type_id":10,"type":"Resource UID","value":"#,
+                event.resource.as_ref().and_then(|resource| said(&resource.resource_id)),
+            ),
+            File => {
+                self.observable(r#"{"name":"file.path","type_id":45,"type":"File Path","value":"#, Some(plan.path()))
             }
-            File => self.observable("file.path", 45, "File Path", Some(plan.path())),
             Process => {
-                self.json.comma();
-                self.json.raw("{");
-                self.json.word("name", "process.pid");
-                self.json.int("type_id", 15);
-                self.json.word("type", "Process ID");
-                self.json.name("value");
-                let pid = plan.pid.unwrap_or_default();
-                self.json.raw(if pid < 0 { "\"-" } else { "\"" });
-                self.json.digits(pid.unsigned_abs());
-                self.json.raw("\"}");
+                let mut text = itoa::Buffer::new();
+                let pid = text.format(plan.pid.unwrap_or_default());
+                self.observable(r#"{"name":"process.pid","type_id":15,"type":"Process ID","value":"#, Some(pid));
             }
             _ => {}
         }
         if self.json.mark() == start { self.json.undo(mark) } else { self.json.end_array() }
     }
 
-    fn observable(&mut self, name: &'static str, type_id: i64, caption: &'static str, value: Option<&str>) {
+    /// `head` is the observable up to its value.
+    fn observable(&mut self, head: &'static str, value: Option<&str>) {
         let Some(value) = value.filter(|value| value.len() <= LONGEST_OBSERVABLE) else { return };
-        let json = &mut self.json;
-        json.comma();
-        json.raw("{");
-        json.word("name", name);
-        json.int("type_id", type_id);
-        json.word("type", caption);
-        json.str("value", value);
-        json.end_object();
+        self.json.comma();
+        self.json.raw(head);
+        self.json.string(value);
+        self.json.end_object();
     }
 
     fn resource(&mut self, resource: &ResourceInfo) {
@@ -485,9 +473,74 @@ impl<'a> Encoder<'_, 'a, '_> {
     }
 }
 
-/// The e-mail address, where OCSF admits it.
-pub(super) fn email(actor: &ActorInfo) -> Option<&str> {
-    said(&actor.email).filter(|email| is_email(email))
+/// What follows from class and activity.
+fn class_members(class: Class, activity: u32, activity_name: &str, json: &mut Json<'_>) {
+    let caption = class.activity_caption(activity);
+    json.int("class_uid", class.uid().into());
+    json.word("class_name", class.caption());
+    json.int("category_uid", class.category_uid().into());
+    json.word("category_name", class::category_name(class.category_uid()));
+    json.int("activity_id", activity.into());
+    json.str("activity_name", activity_name);
+    json.int("type_uid", i64::from(class.uid() * 100 + activity));
+    json.name("type_name");
+    json.raw("\"");
+    json.raw(class.caption());
+    json.raw(": ");
+    json.raw(caption);
+    json.raw("\"");
+}
+
+/// What follows from the outcome.
+fn verdict_members(outcome: EventOutcome, (status, action, disposition): Verdict, json: &mut Json<'_>) {
+    json.int("status_id", status.into());
+    json.word("status", if status == 99 { outcome.as_str() } else { class::status_name(status) });
+    json.word("status_code", outcome.as_str());
+    json.int("action_id", action.into());
+    json.word("action", class::action_name(action));
+    json.int("disposition_id", disposition.into());
+    json.word("disposition", class::disposition_name(disposition));
+}
+
+/// Runs of members that are the same in many events, kept as they were first written: a third of an event's names.
+struct Kept {
+    class: [[OnceLock<Vec<u8>>; Self::ACTIVITIES]; 6],
+    verdict: [[OnceLock<Vec<u8>>; Self::VERDICTS]; 7],
+}
+
+static KEPT: Kept = Kept {
+    class: [const { [const { OnceLock::new() }; Kept::ACTIVITIES] }; 6],
+    verdict: [const { [const { OnceLock::new() }; Kept::VERDICTS] }; 7],
+};
+
+impl Kept {
+    /// One more than the highest id but [`OTHER`].
+    const ACTIVITIES: usize = 15;
+    /// Four outcomes, one of them with two dispositions.
+    const VERDICTS: usize = 5;
+
+    fn class(&self, class: Class, activity: u32) -> &[u8] {
+        self.class[class as usize][activity as usize]
+            .get_or_init(|| written(|json| class_members(class, activity, class.activity_caption(activity), json)))
+    }
+
+    fn verdict(&self, severity: u32, outcome: EventOutcome, verdict: Verdict) -> &[u8] {
+        let variant = if verdict.2 == 26 { 4 } else { outcome as usize };
+        self.verdict[severity as usize][variant].get_or_init(|| {
+            written(|json| {
+                json.int("severity_id", severity.into());
+                json.word("severity", class::severity_name(severity));
+                verdict_members(outcome, verdict, json);
+            })
+        })
+    }
+}
+
+/// Members, with a comma in front.
+fn written(write: impl FnOnce(&mut Json<'_>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(&mut Json::new(&mut out));
+    out
 }
 
 /// The last part of a path that is not empty.

@@ -20,6 +20,7 @@ impl<'a> Json<'a> {
         Self { out }
     }
 
+    #[inline(always)]
     pub(super) fn raw(&mut self, text: &str) {
         self.out.extend_from_slice(text.as_bytes());
     }
@@ -35,6 +36,7 @@ impl<'a> Json<'a> {
     }
 
     /// A comma, unless the object or array has just begun. No value of ours ends in an opening bracket.
+    #[inline(always)]
     pub(super) fn comma(&mut self) {
         if !matches!(self.out.last(), Some(b'{' | b'[')) {
             self.out.push(b',');
@@ -42,6 +44,8 @@ impl<'a> Json<'a> {
     }
 
     /// The name of a member; one of ours, so it needs no escapes.
+    // Inlined, so that a name that is known there is a store or two: there are some sixty in an event.
+    #[inline(always)]
     pub(super) fn name(&mut self, name: &'static str) {
         self.comma();
         self.out.push(b'"');
@@ -49,13 +53,20 @@ impl<'a> Json<'a> {
         self.raw("\":");
     }
 
+    /// Members that have been written before, with a comma in front.
+    pub(super) fn members(&mut self, members: &[u8]) {
+        self.out.extend_from_slice(members);
+    }
+
     /// A member that is text.
+    #[inline(always)]
     pub(super) fn str(&mut self, name: &'static str, text: &str) {
         self.name(name);
         string(self.out, text);
     }
 
     /// A member that is text of ours, which needs no escapes.
+    #[inline(always)]
     pub(super) fn word(&mut self, name: &'static str, text: &'static str) {
         self.name(name);
         self.out.push(b'"');
@@ -64,6 +75,7 @@ impl<'a> Json<'a> {
     }
 
     /// A member that is an integer.
+    #[inline(always)]
     pub(super) fn int(&mut self, name: &'static str, number: i64) {
         self.name(name);
         if number < 0 {
@@ -73,12 +85,14 @@ impl<'a> Json<'a> {
     }
 
     /// A member that is an integer without a sign.
+    #[inline(always)]
     pub(super) fn uint(&mut self, name: &'static str, number: u64) {
         self.name(name);
         self.digits(number);
     }
 
     /// A member that is an integer, written as text.
+    #[inline(always)]
     pub(super) fn int_text(&mut self, name: &'static str, number: u64) {
         self.name(name);
         self.out.push(b'"');
@@ -86,27 +100,19 @@ impl<'a> Json<'a> {
         self.out.push(b'"');
     }
 
-    pub(super) fn digits(&mut self, mut number: u64) {
-        let mut digits = [0; 20];
-        let mut at = digits.len();
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                break;
-            }
-        }
-        self.out.extend_from_slice(&digits[at..]);
+    pub(super) fn digits(&mut self, number: u64) {
+        self.raw(itoa::Buffer::new().format(number));
     }
 
     /// A member that is an object.
+    #[inline(always)]
     pub(super) fn object(&mut self, name: &'static str) {
         self.name(name);
         self.out.push(b'{');
     }
 
     /// A member that is an array.
+    #[inline(always)]
     pub(super) fn array(&mut self, name: &'static str) {
         self.name(name);
         self.out.push(b'[');
@@ -117,8 +123,16 @@ impl<'a> Json<'a> {
         string(self.out, text);
     }
 
+    /// A string, where the comma or name has been written.
+    pub(super) fn string(&mut self, text: &str) {
+        string(self.out, text);
+    }
+
     /// Part of a string that has been begun by hand: one line, at most `most` bytes.
     pub(super) fn display(&mut self, text: &str, most: usize) {
+        if text.len() <= most && is_plain(text.as_bytes()) {
+            return self.raw(text);
+        }
         let cut = (0..=most.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         for c in text[..cut].chars() {
             match c {
@@ -285,9 +299,41 @@ enum Frame<'a> {
 ///
 /// U+0085, U+2028 and U+2029 are escaped too: JSON does not demand it, but readers of lines take them for line ends.
 fn string(out: &mut Vec<u8>, text: &str) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.reserve(text.len() + 2);
     out.push(b'"');
-    let bytes = text.as_bytes();
+    if is_plain(text.as_bytes()) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        escape(out, text.as_bytes());
+    }
+    out.push(b'"');
+}
+
+/// Whether there are only printable ASCII characters, and none that JSON escapes. Eight bytes at a time: nearly every text is so.
+fn is_plain(text: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    // The highest bit of a byte is set where the byte is none of those. A borrow or carry comes only from a byte that is none.
+    let odd = |bytes: [u8; 8]| {
+        let word = u64::from_le_bytes(bytes);
+        let all = |byte: u8| ONES * u64::from(byte);
+        let below_space = word.wrapping_sub(all(b' '));
+        let quote = (word ^ all(b'"')).wrapping_sub(ONES);
+        let backslash = (word ^ all(b'\\')).wrapping_sub(ONES);
+        let delete = word.wrapping_add(ONES);
+        (word | below_space | quote | backslash | delete) & (ONES << 7)
+    };
+    let Some(last) = text.last_chunk() else {
+        let mut bytes = [b' '; 8];
+        bytes[..text.len()].copy_from_slice(text);
+        return odd(bytes) == 0;
+    };
+    // What the chunks leave over is at the end, and looking at some bytes twice does no harm.
+    text.as_chunks().0.iter().fold(odd(*last), |sum, chunk| sum | odd(*chunk)) == 0
+}
+
+/// Appends what stands between the quotes.
+fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut clean = 0;
     for (at, &byte) in bytes.iter().enumerate() {
         // The common case is one comparison with a table.
@@ -316,7 +362,6 @@ fn string(out: &mut Vec<u8>, text: &str) {
             };
     }
     out.extend_from_slice(&bytes[clean..]);
-    out.push(b'"');
 }
 
 /// Bytes that may begin something to be escaped.
@@ -333,3 +378,22 @@ const SPECIAL: [bool; 256] = {
     special[0xe2] = true;
     special
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_plain_only_if_each_of_its_bytes_is() {
+        for (length, filler) in (0..=20).flat_map(|length| [(length, b' '), (length, b'~')]) {
+            let mut text = vec![filler; length];
+            assert!(is_plain(&text));
+            for (at, byte) in (0..length).flat_map(|at| (0..=255).map(move |byte| (at, byte))) {
+                text[at] = byte;
+                let plain = matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+                assert_eq!(is_plain(&text), plain, "{byte} at {at} of {length}");
+                text[at] = filler;
+            }
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::activity::{self, Verb};
-use super::address::{Endpoint, Ip};
+use super::address::{Endpoint, Ip, is_email};
 use super::ai::Operation;
 use super::class::Class::{self, Api, Authentication, Base, File, Network, Process};
 use super::class::{LAUNCH, OTHER, UNKNOWN};
@@ -19,6 +19,8 @@ pub(super) struct Plan<'a> {
     pub(super) class: Class,
     pub(super) activity: u32,
     pub(super) time: Time,
+    /// The actor's e-mail address, where OCSF admits it.
+    pub(super) email: Option<&'a str>,
     /// The client's address, where the class has a place for it.
     pub(super) client: Option<Ip>,
     /// What `resource_id` says about the network.
@@ -52,6 +54,7 @@ impl<'a> Plan<'a> {
             class,
             activity,
             time: time::read(&event.time, &event.uid),
+            email: event.actor.as_ref().and_then(|actor| said(&actor.email).filter(|email| is_email(email))),
             client,
             endpoint: endpoint.filter(|_| matches!(class, Network | Api)),
             pid: pid.filter(|_| class == Process),
@@ -138,8 +141,11 @@ fn classify(event: &AuditEvent, endpoint: bool, pid: bool) -> (Class, u32) {
     }
 }
 
-/// `status_id`, `action_id` and `disposition_id` of an outcome.
-pub(super) fn verdict(event: &AuditEvent) -> (u32, u32, u32) {
+/// `status_id`, `action_id` and `disposition_id`.
+pub(super) type Verdict = (u32, u32, u32);
+
+/// What an outcome means to OCSF.
+pub(super) fn verdict(event: &AuditEvent) -> Verdict {
     match event.outcome {
         EventOutcome::Permit => (1, 1, 1),
         EventOutcome::Deny if event.type_name == "policy_decision" => (2, 2, 26),
