@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt as _;
 use opentelemetry_sdk::logs::LoggerProviderBuilder;
+use smallvec::SmallVec;
 use tokio::runtime::Runtime;
 use tokio::sync::{SemaphorePermit, TryAcquireError, watch};
 
@@ -282,8 +283,8 @@ impl AuditStreamer {
     /// [`is_config`](Error::is_config): no destination has got the event.
     /// [`is_outcome_unknown`](Error::is_outcome_unknown) when the device failed under the spool.
     pub fn emit(&self, event: &AuditEvent) -> Result<Receipt, Error> {
-        let mut receipts = self.emit_all(std::slice::from_ref(event))?;
-        Ok(receipts.pop().expect("one event, one receipt"))
+        let sequence = self.accept(std::slice::from_ref(event))?;
+        Ok(Receipt { sequence, uid: event.uid.clone() })
     }
 
     /// [`emit`](Self::emit) for several events, with consecutive numbers: all of them or none. With a spool they share one sync.
@@ -291,6 +292,11 @@ impl AuditStreamer {
     /// # Errors
     /// As [`emit`](Self::emit). [`is_too_large`](Error::is_too_large) also for more events than the queue holds.
     pub fn emit_all(&self, events: &[AuditEvent]) -> Result<Vec<Receipt>, Error> {
+        Ok(receipts(events, self.accept(events)?))
+    }
+
+    /// Gives the number of the first one.
+    fn accept(&self, events: &[AuditEvent]) -> Result<u64, Error> {
         let mut buffer = Buffer::take();
         let mapped = buffer.get();
         if let Err(error) = self.map(events, mapped) {
@@ -302,11 +308,12 @@ impl AuditStreamer {
         }
         if let Some(spool) = &self.inner.spool {
             let first = spool.append_all(&mapped.records().collect::<Vec<_>>())?;
-            return Ok(self.spooled(events, first));
+            self.spooled(events.len());
+            return Ok(first);
         }
         match self.places_now(events.len())? {
-            Some(places) => self.hand_over(events, mapped, places),
-            None => self.hand_over(events, mapped, pollster::block_on(self.places(events.len()))?),
+            Some(places) => self.hand_over(mapped, places),
+            None => self.hand_over(mapped, pollster::block_on(self.places(events.len()))?),
         }
     }
 
@@ -317,8 +324,8 @@ impl AuditStreamer {
     /// # Errors
     /// As [`emit`](Self::emit).
     pub async fn queue_event(&self, event: AuditEvent) -> Result<Receipt, Error> {
-        let mut receipts = self.queue_all(std::slice::from_ref(&event)).await?;
-        Ok(receipts.pop().expect("one event, one receipt"))
+        let sequence = self.accept_async(std::slice::from_ref(&event)).await?;
+        Ok(Receipt { sequence, uid: event.uid })
     }
 
     /// [`emit_all`](Self::emit_all) without blocking the thread while it waits.
@@ -326,6 +333,11 @@ impl AuditStreamer {
     /// # Errors
     /// As [`emit_all`](Self::emit_all).
     pub async fn queue_all(&self, events: &[AuditEvent]) -> Result<Vec<Receipt>, Error> {
+        Ok(receipts(events, self.accept_async(events).await?))
+    }
+
+    /// Gives the number of the first one.
+    async fn accept_async(&self, events: &[AuditEvent]) -> Result<u64, Error> {
         let mut buffer = Buffer::take();
         let mapped = buffer.get();
         if let Err(error) = self.map(events, mapped) {
@@ -336,13 +348,14 @@ impl AuditStreamer {
         }
         if let Some(spool) = &self.inner.spool {
             let first = spool.append_all_async(&mapped.records().collect::<Vec<_>>()).await?;
-            return Ok(self.spooled(events, first));
+            self.spooled(events.len());
+            return Ok(first);
         }
         match self.places_now(events.len())? {
-            Some(places) => self.hand_over(events, mapped, places),
+            Some(places) => self.hand_over(mapped, places),
             None => {
                 let places = self.places(events.len()).await?;
-                self.hand_over(events, mapped, places)
+                self.hand_over(mapped, places)
             }
         }
     }
@@ -474,20 +487,19 @@ impl AuditStreamer {
         self.inner.announced.fetch_add(u64::from(accepted), Ordering::Relaxed);
     }
 
-    /// The receipts of events that the spool has.
-    fn spooled(&self, events: &[AuditEvent], first: u64) -> Vec<Receipt> {
-        let before = self.inner.accepted.fetch_add(events.len() as u64, Ordering::Relaxed);
+    /// Counts events that the spool has.
+    fn spooled(&self, events: usize) {
+        let before = self.inner.accepted.fetch_add(events as u64, Ordering::Relaxed);
         // Not at every event: asking takes a lock that the spool is busy with.
-        if before % 256 < events.len() as u64 {
+        if before % 256 < events as u64 {
             self.inner.watch_spool();
         }
-        receipts(events, first)
     }
 
     /// Places for so many events at each destination; `None` when they have to be waited for.
     fn places_now(&self, count: usize) -> Result<Option<Places<'_>>, Error> {
         let count = self.check_count(count)?;
-        let mut places = Vec::with_capacity(self.inner.pipelines.len());
+        let mut places = Places::new();
         for pipeline in self.pipelines() {
             match (pipeline.intake.places_now(count), self.inner.settings.on_full) {
                 (Ok(place), _) => places.push(Some(place)),
@@ -505,7 +517,7 @@ impl AuditStreamer {
     /// Waits for places at each destination, in their order, so that two callers never wait for each other.
     async fn places(&self, count: usize) -> Result<Places<'_>, Error> {
         let count = self.check_count(count)?;
-        let mut places = Vec::with_capacity(self.inner.pipelines.len());
+        let mut places = Places::new();
         for pipeline in self.pipelines() {
             places.push(Some(pipeline.intake.places(count).await.map_err(|_| Error::new(Kind::Closed))?));
         }
@@ -518,12 +530,12 @@ impl AuditStreamer {
         count.ok_or_else(|| Error::new(Kind::TooMany { events, max }))
     }
 
-    fn hand_over(&self, events: &[AuditEvent], mapped: &Mapped, mut places: Places<'_>) -> Result<Vec<Receipt>, Error> {
+    fn hand_over(&self, mapped: &Mapped, mut places: Places<'_>) -> Result<u64, Error> {
         // Asked with the places in hand: a shutdown that begins after this sees them missing and waits for the events.
         if self.inner.closed.load(Ordering::SeqCst) {
             return Err(Error::new(Kind::Closed));
         }
-        let first = self.inner.accepted.fetch_add(events.len() as u64, Ordering::Relaxed) + 1;
+        let first = self.inner.accepted.fetch_add(mapped.len() as u64, Ordering::Relaxed) + 1;
         for (sequence, text) in (first..).zip(mapped.events()) {
             let event = self.inner.stream.numbered(text, sequence);
             for (pipeline, places) in self.pipelines().zip(&mut places) {
@@ -533,15 +545,15 @@ impl AuditStreamer {
                 }
             }
         }
-        Ok(receipts(events, first))
+        Ok(first)
     }
 }
 
 /// How many events of a long list are accepted together.
 const EVENTS_AT_ONCE: usize = 256;
 
-/// For each destination, places for all events of a call; `None` where they are dropped.
-type Places<'a> = Vec<Option<SemaphorePermit<'a>>>;
+/// For each destination, places for all events of a call; `None` where they are dropped. Few have more destinations than fit here.
+type Places<'a> = SmallVec<[Option<SemaphorePermit<'a>>; 4]>;
 
 fn receipts(events: &[AuditEvent], first: u64) -> Vec<Receipt> {
     (first..).zip(events).map(|(sequence, event)| Receipt { sequence, uid: event.uid.clone() }).collect()

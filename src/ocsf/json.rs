@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use serde_json::{Map, Value};
+use smallvec::SmallVec;
 
 /// Deepest nesting of a value of the event's own.
 ///
@@ -266,7 +267,7 @@ impl<'a> Json<'a> {
     }
 
     fn map_value(&mut self, map: &HashMap<String, Value>, deepest: usize) -> bool {
-        let mut members: Vec<(&String, &Value)> = map.iter().collect();
+        let mut members: SmallVec<[(&String, &Value); 16]> = map.iter().collect();
         members.sort_unstable_by_key(|(name, _)| *name);
         self.out.push(b'{');
         for (name, value) in members {
