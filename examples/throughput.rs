@@ -221,8 +221,8 @@ impl Bench<'_> {
         let gzip = &[("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")][..];
         for (name, kind, variables, rate, cpu) in [
             ("send to a webhook, spool", sink::Kind::Webhook, &[][..], 250e3, 3.2),
-            ("send to OTLP/gRPC, spool", sink::Kind::Grpc, &[], 180e3, 4.0),
-            ("send to OTLP/gRPC, spool, gzip", sink::Kind::Grpc, gzip, 118e3, 6.5),
+            ("send to OTLP/gRPC, spool", sink::Kind::GrpcCount, &[], 180e3, 4.0),
+            ("send to OTLP/gRPC, spool, gzip", sink::Kind::GrpcCount, gzip, 118e3, 6.5),
         ] {
             // The baseline in the same seconds.
             let naive = measure_naive(self.folder)?;

@@ -4,8 +4,9 @@
 //! stream is the spool and goes on over restarts; in memory it is this process's.
 
 use std::cell::RefCell;
-use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+use memchr::memmem::Finder;
 
 use crate::event::AuditEvent;
 use crate::ocsf;
@@ -19,7 +20,7 @@ pub(crate) struct Stream {
 }
 
 /// Where the number goes: the encoder writes `metadata` once, before anything whose keys an event could choose.
-const METADATA: &str = "\"metadata\":{";
+static METADATA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"metadata\":{"));
 
 impl Stream {
     /// The stream of a spool, or a new one.
@@ -48,12 +49,13 @@ impl Stream {
             // The text is put together here, so that the shared one is allocated once and in its size.
             static SCRATCH: RefCell<String> = const { RefCell::new(String::new()) };
         }
-        let Some(at) = memchr::memmem::find(event.as_bytes(), METADATA.as_bytes()) else { return event.into() };
-        let (before, after) = event.split_at(at + METADATA.len());
+        let Some(at) = METADATA.find(event.as_bytes()) else { return event.into() };
+        let (before, after) = event.split_at(at + METADATA.needle().len());
         SCRATCH.with_borrow_mut(|text| {
             text.clear();
             text.push_str(before);
-            write!(text, "\"sequence\":{sequence}").expect("writing to memory does not fail");
+            text.push_str("\"sequence\":");
+            text.push_str(itoa::Buffer::new().format(sequence));
             text.push_str(&self.logger);
             text.push_str(after);
             text.as_str().into()

@@ -4,9 +4,10 @@ use std::convert::Infallible;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 use anyhow::{Context as _, Result};
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -14,15 +15,24 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
-use prost::Message as _;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use prost::{DecodeError, Message as _};
 use tokio::net::TcpListener;
-use tonic::codec::CompressionEncoding;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codec::CompressionEncoding::Gzip;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EnabledCompressionEncodings, EncodeBuf, Encoder};
+use tonic::codegen::{BoxFuture, Service};
+use tonic::server::{NamedService, UnaryService};
 use tonic::transport::server::TcpIncoming;
 
 /// What a sink speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
+    /// Decodes each request, as a Collector does.
     Grpc,
+    /// Counts the records of each request on the wire.
+    GrpcCount,
     Http,
     Webhook,
 }
@@ -36,7 +46,8 @@ pub(crate) fn run(kind: Kind, port: u16) -> Result<()> {
     say(listener.local_addr()?.port().into())?;
     runtime.spawn(async move {
         match kind {
-            Kind::Grpc => serve_grpc(listener).await,
+            Kind::Grpc => serve_grpc(listener, LogsServiceServer::new(Counter).accept_compressed(Gzip)).await,
+            Kind::GrpcCount => serve_grpc(listener, WireCounter).await,
             Kind::Http => serve(listener, otlp).await,
             Kind::Webhook => serve(listener, webhook).await,
         }
@@ -56,10 +67,11 @@ fn say(number: u64) -> Result<()> {
     Ok(out.flush()?)
 }
 
-fn count(request: &ExportLogsServiceRequest) {
+fn count(request: &ExportLogsServiceRequest) -> u64 {
     let scopes = request.resource_logs.iter().flat_map(|resource| &resource.scope_logs);
-    let records: usize = scopes.map(|scope| scope.log_records.len()).sum();
-    RECORDS.fetch_add(records as u64, Ordering::Relaxed);
+    let records = scopes.map(|scope| scope.log_records.len() as u64).sum();
+    RECORDS.fetch_add(records, Ordering::Relaxed);
+    records
 }
 
 struct Counter;
@@ -75,11 +87,113 @@ impl LogsService for Counter {
     }
 }
 
-async fn serve_grpc(listener: TcpListener) {
-    let service = LogsServiceServer::new(Counter).accept_compressed(CompressionEncoding::Gzip);
+async fn serve_grpc<S>(listener: TcpListener, service: S)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + NamedService + Clone,
+    S: Send + Sync + 'static,
+    S::Future: Send,
+{
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let served = tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await;
     served.expect("the server runs until the process ends");
+}
+
+/// The same service, which looks for where records begin and no further.
+#[derive(Clone)]
+struct WireCounter;
+
+impl NamedService for WireCounter {
+    const NAME: &'static str = <LogsServiceServer<Counter> as NamedService>::NAME;
+}
+
+impl Service<Request<Body>> for WireCounter {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Response<Body>, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(async move {
+            let compression = EnabledCompressionEncodings::default();
+            let mut accepted = compression;
+            accepted.enable(Gzip);
+            let mut grpc = tonic::server::Grpc::new(WireCounter).apply_compression_config(accepted, compression);
+            Ok(grpc.unary(WireCounter, request).await)
+        })
+    }
+}
+
+impl UnaryService<()> for WireCounter {
+    type Response = ();
+    type Future = std::future::Ready<Result<tonic::Response<()>, Status>>;
+
+    fn call(&mut self, _: tonic::Request<()>) -> Self::Future {
+        std::future::ready(Ok(tonic::Response::new(())))
+    }
+}
+
+impl Codec for WireCounter {
+    type Encode = ();
+    type Decode = ();
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for WireCounter {
+    type Item = ();
+    type Error = Status;
+
+    /// An answer without members.
+    fn encode(&mut self, (): (), _: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+impl Decoder for WireCounter {
+    type Item = ();
+    type Error = Status;
+
+    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
+        static CHECKED: AtomicBool = AtomicBool::new(false);
+        let request = source.copy_to_bytes(source.remaining());
+        // Request, resource logs, scope logs.
+        let records = count_on_the_wire(&request, &[1, 2, 2]).expect("the request is OTLP");
+        if CHECKED.swap(true, Ordering::Relaxed) {
+            RECORDS.fetch_add(records, Ordering::Relaxed);
+        } else {
+            let request = ExportLogsServiceRequest::decode(request).expect("the request is OTLP");
+            assert_eq!(count(&request), records);
+        }
+        Ok(Some(()))
+    }
+}
+
+/// How many messages lie at the end of a path of field numbers.
+fn count_on_the_wire(mut message: &[u8], path: &[u32]) -> Result<u64, DecodeError> {
+    let Some((wanted, rest)) = path.split_first() else { return Ok(1) };
+    let mut found = 0;
+    while !message.is_empty() {
+        let (field, wire_type) = decode_key(&mut message)?;
+        if (field, wire_type) == (*wanted, WireType::LengthDelimited) {
+            let length = decode_varint(&mut message)? as usize;
+            found += count_on_the_wire(message.get(..length).unwrap_or_default(), rest)?;
+            message = message.get(length..).unwrap_or_default();
+        } else {
+            skip_field(wire_type, field, &mut message, DecodeContext::default())?;
+        }
+    }
+    Ok(found)
 }
 
 async fn serve<F>(listener: TcpListener, take: impl Fn(Request<Incoming>) -> F + Copy + Send + 'static)
@@ -105,15 +219,30 @@ async fn otlp(request: Request<Incoming>) -> hyper::Result<()> {
     Ok(())
 }
 
+/// How each element of an array begins.
+const BEGIN: &[u8] = b"{\"time\":";
+
 /// Elements are counted by how each begins, which costs next to nothing; the first array is parsed to show that this is right.
 async fn webhook(request: Request<Incoming>) -> hyper::Result<()> {
-    const BEGIN: &[u8] = b"{\"time\":";
     static CHECKED: AtomicBool = AtomicBool::new(false);
-    let body = request.into_body().collect().await?.to_bytes();
-    let elements = memchr::memmem::find_iter(&body, BEGIN).count();
+    let mut body = request.into_body();
+    let begins = |bytes: &[u8]| memchr::memmem::find_iter(bytes, BEGIN).count();
     if !CHECKED.swap(true, Ordering::Relaxed) {
+        let body = body.collect().await?.to_bytes();
         let array: Vec<serde_json::Value> = serde_json::from_slice(&body).expect("the request is an array");
-        assert_eq!(array.len(), elements);
+        assert_eq!(array.len(), begins(&body));
+        RECORDS.fetch_add(array.len() as u64, Ordering::Relaxed);
+        return Ok(());
+    }
+    let (mut elements, mut seam) = (0, Vec::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        elements += begins(&data);
+        // One that lies over the border of two frames lies whole in what stands around the border.
+        seam.extend_from_slice(&data[..data.len().min(BEGIN.len() - 1)]);
+        elements += begins(&seam);
+        let all = if data.len() < BEGIN.len() { &seam } else { &data[..] };
+        seam = all[all.len().saturating_sub(BEGIN.len() - 1)..].to_vec();
     }
     RECORDS.fetch_add(elements as u64, Ordering::Relaxed);
     Ok(())
@@ -133,9 +262,9 @@ impl Sink {
     }
 
     pub(crate) fn start_at(kind: Kind, port: u16) -> Result<Self> {
-        let kind = format!("{kind:?}").to_lowercase();
+        let kind = clap::ValueEnum::to_possible_value(&kind).context("it has a name")?;
         let mut process = Command::new(std::env::current_exe()?)
-            .args(["sink", &kind, &port.to_string()])
+            .args(["sink", kind.get_name(), &port.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

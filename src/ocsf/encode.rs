@@ -3,6 +3,7 @@
 //! Small members come first and big ones last, because readers scan for the small ones. `time` is the very first: Splunk's
 //! OCSF props take the first `"time":` of the text.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use serde_json::Value;
@@ -54,10 +55,11 @@ impl<'a> Encoder<'_, 'a, '_> {
         self.target();
         self.device();
         self.traces();
+        let start = self.json.mark();
         if let Some(policy) = &event.policy {
             self.policy(policy);
         }
-        self.authorizations();
+        self.authorizations(start..self.json.mark());
         self.observables();
         if let Some(resource) = event.resource.as_ref().filter(|_| plan.class == Api) {
             self.resource(resource);
@@ -364,7 +366,8 @@ impl<'a> Encoder<'_, 'a, '_> {
         json.end_object();
     }
 
-    fn authorizations(&mut self) {
+    /// `policy` is where the policy has been written: with a comma in front, which it needs here too.
+    fn authorizations(&mut self, policy: Range<usize>) {
         let event = self.plan.event;
         let decided = matches!(event.outcome, EventOutcome::Permit | EventOutcome::Deny);
         if !decided || (event.policy.is_none() && event.type_name != "policy_decision") {
@@ -374,9 +377,7 @@ impl<'a> Encoder<'_, 'a, '_> {
         self.json.comma();
         self.json.raw("{");
         self.json.word("decision", event.outcome.as_str());
-        if let Some(policy) = &event.policy {
-            self.policy(policy);
-        }
+        self.json.again(policy);
         self.json.end_object();
         self.json.end_array();
     }

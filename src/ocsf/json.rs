@@ -1,6 +1,7 @@
 //! JSON text written straight into a byte buffer, without a tree and without recursion.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
@@ -29,6 +30,11 @@ impl<'a> Json<'a> {
     /// Where the text ends now, for [`undo`](Self::undo).
     pub(super) fn mark(&self) -> usize {
         self.out.len()
+    }
+
+    /// Appends what stands between two marks once more.
+    pub(super) fn again(&mut self, range: Range<usize>) {
+        self.out.extend_from_within(range);
     }
 
     /// Takes back everything since the mark.
@@ -300,7 +306,6 @@ enum Frame<'a> {
 ///
 /// U+0085, U+2028 and U+2029 are escaped too: JSON does not demand it, but readers of lines take them for line ends.
 fn string(out: &mut Vec<u8>, text: &str) {
-    out.reserve(text.len() + 2);
     out.push(b'"');
     if is_plain(text.as_bytes()) {
         out.extend_from_slice(text.as_bytes());
