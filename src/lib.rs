@@ -118,4 +118,4 @@ pub use event::{
 };
 pub use ledger::DestinationState;
 pub use spooled::{SpooledEvent, SpooledEvents, spooled_events};
-pub use streamer::{AuditStreamer, Builder, Receipt, State};
+pub use streamer::{AuditStreamer, Builder, Receipt, State, Submission};

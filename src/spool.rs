@@ -126,6 +126,7 @@ pub use report::{Lag, Recovery, SeqRange, Tail, Usage};
 use cursor::Cursor;
 use disk::Disk;
 use keeper::{Bell, Keeper};
+use outcome::Outcome;
 use queue::{Queue, Refusal};
 use segment::Prepared;
 use signal::{Changed, HasSignal, Signal};
@@ -164,6 +165,30 @@ impl Shared {
 
     fn ahead(&self) -> MutexGuard<'_, Option<Prepared>> {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Until when an append waits for room, once it had to begin to; `None` inside: for as long as it takes.
+type Deadline = Option<Option<Instant>>;
+
+/// Records that have their numbers and are on their way to the device. Dropped, it leaves open whether they get there.
+#[must_use = "the records are appended only when `wait` says so"]
+pub struct Appending {
+    first: u64,
+    /// `None` when there are no records.
+    outcome: Option<Arc<Outcome>>,
+}
+
+impl Appending {
+    /// Blocks the thread until the records are appended, as [`Spool::append_all`] does. Returns the first one's number.
+    ///
+    /// # Errors
+    /// See [`AppendError`]. [`Full`](AppendError::Full) under every [`OnFull`]: the disk had no room, and nothing is appended.
+    pub fn wait(self) -> Result<u64, AppendError> {
+        match self.outcome {
+            Some(outcome) => pollster::block_on(outcome.wait()).map(|()| self.first),
+            None => Ok(self.first),
+        }
     }
 }
 
@@ -314,43 +339,66 @@ impl Spool {
     /// # Errors
     /// As [`append_all`](Self::append_all).
     pub async fn append_all_async(&self, records: &[impl AsRef<[u8]>]) -> Result<u64, AppendError> {
-        let queue = &self.shared.queue;
-        if records.is_empty() {
-            return Ok(queue.lock().next_seq());
-        }
-        let checksums = queue.limits.check(records)?;
         let mut deadline = None;
         loop {
-            let (epoch, refused) = match queue.offer(records, &checksums) {
-                Ok((first, outcome)) => match outcome.wait().await {
-                    Ok(()) => return Ok(first),
-                    Err(AppendError::Full { source }) if self.on_full != OnFull::Refuse => {
-                        (queue.starve(), Some(AppendError::Full { source }))
-                    }
-                    Err(error) => return Err(error),
-                },
-                Err(Refusal::Busy { epoch }) => (epoch, None),
-                Err(Refusal::Full { epoch }) => (epoch, Some(AppendError::Full { source: None })),
-                Err(Refusal::Failed(error)) => return Err(error),
+            let Appending { first, outcome } = self.offer(records, &mut deadline).await?;
+            let settled = match outcome {
+                Some(outcome) => outcome.wait().await,
+                None => Ok(()),
             };
-            match (refused, self.on_full) {
-                // The next group has room, and it comes as soon as this one is written.
-                (None, _) => Changed::new(Room(&self.shared), epoch, None).await,
-                (Some(error), OnFull::Refuse) => {
-                    self.shared.keeper.nudge();
-                    return Err(error);
+            match settled {
+                Ok(()) => return Ok(first),
+                Err(full @ AppendError::Full { .. }) if self.on_full != OnFull::Refuse => {
+                    self.wait_for_room(self.shared.queue.starve(), full, &mut deadline).await?;
                 }
-                (Some(error), OnFull::Block { timeout }) => {
-                    let now = Instant::now();
-                    let until = *deadline.get_or_insert_with(|| timeout.and_then(|timeout| now.checked_add(timeout)));
-                    if until.is_some_and(|until| until <= now) {
-                        return Err(error);
-                    }
-                    self.shared.keeper.nudge();
-                    Changed::new(Room(&self.shared), epoch, until).await;
-                }
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Gives records their numbers, as [`append_all`](Self::append_all) does, and leaves waiting for the device to
+    /// [`Appending::wait`]. Blocks the thread while the spool has no room.
+    ///
+    /// # Errors
+    /// As [`append_all`](Self::append_all), as far as it is known yet.
+    pub fn submit_all(&self, records: &[impl AsRef<[u8]>]) -> Result<Appending, AppendError> {
+        pollster::block_on(self.offer(records, &mut None))
+    }
+
+    /// Puts records into a group, all or none.
+    async fn offer(&self, records: &[impl AsRef<[u8]>], deadline: &mut Deadline) -> Result<Appending, AppendError> {
+        let queue = &self.shared.queue;
+        if records.is_empty() {
+            return Ok(Appending { first: queue.lock().next_seq(), outcome: None });
+        }
+        let checksums = queue.limits.check(records)?;
+        loop {
+            match queue.offer(records, &checksums) {
+                Ok((first, outcome)) => return Ok(Appending { first, outcome: Some(outcome) }),
+                // The next group has room, and it comes as soon as this one is written.
+                Err(Refusal::Busy { epoch }) => Changed::new(Room(&self.shared), epoch, None).await,
+                Err(Refusal::Full { epoch }) => {
+                    self.wait_for_room(epoch, AppendError::Full { source: None }, deadline).await?;
+                }
+                Err(Refusal::Failed(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits until there may be room again, if that is what to do when there is none.
+    async fn wait_for_room(&self, epoch: u64, full: AppendError, deadline: &mut Deadline) -> Result<(), AppendError> {
+        let until = match self.on_full {
+            OnFull::Refuse => Some(Instant::now()),
+            OnFull::Block { timeout } => {
+                *deadline.get_or_insert_with(|| timeout.and_then(|timeout| Instant::now().checked_add(timeout)))
+            }
+        };
+        self.shared.keeper.nudge();
+        if until.is_some_and(|until| until <= Instant::now()) {
+            return Err(full);
+        }
+        Changed::new(Room(&self.shared), epoch, until).await;
+        Ok(())
     }
 
     /// Returns once everything appended so far is on the device. With [`Sync::Always`] it is when its append returns.

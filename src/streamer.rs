@@ -26,7 +26,7 @@ use crate::mapped::{Buffer, Mapped};
 use crate::notice::{self, Listener, Notice};
 use crate::ocsf;
 use crate::pipeline::{self, Ending, Extend, Pipeline, Shared};
-use crate::spool::Spool;
+use crate::spool::{Appending, Spool};
 use crate::spooling;
 use crate::stream::Stream;
 
@@ -48,6 +48,37 @@ pub struct Receipt {
     pub sequence: u64,
     /// The event's own identity.
     pub uid: String,
+}
+
+/// Events that have been handed over by [`AuditStreamer::submit_all`]. They count as accepted, unless [`wait`](Self::wait) says
+/// otherwise. Dropped, it leaves open whether they are.
+#[must_use = "the events are accepted only when `wait` says so"]
+pub struct Submission {
+    streamer: AuditStreamer,
+    events: usize,
+    state: Submitted,
+}
+
+enum Submitted {
+    /// The first one's number.
+    Accepted(u64),
+    Appending(Appending),
+}
+
+impl Submission {
+    /// Blocks the thread until the events are accepted. Gives the first one's number; the others' follow it.
+    ///
+    /// # Errors
+    /// None of them is accepted: [`is_full`](Error::is_full) when the disk had no room, even under `on_full = block`: to wait for
+    /// room, emit them. [`is_outcome_unknown`](Error::is_outcome_unknown) when the device failed.
+    pub fn wait(self) -> Result<u64, Error> {
+        match self.state {
+            Submitted::Accepted(first) => Ok(first),
+            Submitted::Appending(appending) => Ok(appending.wait().inspect_err(|_| {
+                self.streamer.inner.accepted.fetch_sub(self.events as u64, Ordering::Relaxed);
+            })?),
+        }
+    }
 }
 
 /// A streamer's books at a moment. Counts since the start.
@@ -299,13 +330,7 @@ impl AuditStreamer {
     fn accept(&self, events: &[AuditEvent]) -> Result<u64, Error> {
         let mut buffer = Buffer::take();
         let mapped = buffer.get();
-        if let Err(error) = self.map(events, mapped) {
-            if let Some(gap) = self.too_large(events, mapped, &error) {
-                // The caller has its error; whether the stream could be told as well changes nothing of it.
-                self.announced(self.emit(&gap).is_ok());
-            }
-            return Err(error);
-        }
+        self.map_or_announce(events, mapped)?;
         if let Some(spool) = &self.inner.spool {
             let first = spool.append_all(&mapped.records().collect::<Vec<_>>())?;
             self.spooled(events.len());
@@ -315,6 +340,25 @@ impl AuditStreamer {
             Some(places) => self.hand_over(mapped, places),
             None => self.hand_over(mapped, pollster::block_on(self.places(events.len()))?),
         }
+    }
+
+    /// [`emit_all`](Self::emit_all) without waiting for the device: with a spool the events have their places in the stream when
+    /// this returns, and are accepted when [`Submission::wait`] says so. Several groups can be under way at a time, which then
+    /// share syncs. Without a spool they are accepted when this returns.
+    ///
+    /// # Errors
+    /// As [`emit_all`](Self::emit_all), as far as it is known yet.
+    pub fn submit_all(&self, events: &[AuditEvent]) -> Result<Submission, Error> {
+        let Some(spool) = &self.inner.spool else {
+            let first = self.accept(events)?;
+            return Ok(Submission { streamer: self.clone(), events: 0, state: Submitted::Accepted(first) });
+        };
+        let mut buffer = Buffer::take();
+        let mapped = buffer.get();
+        self.map_or_announce(events, mapped)?;
+        let appending = spool.submit_all(&mapped.records().collect::<Vec<_>>())?;
+        self.spooled(events.len());
+        Ok(Submission { streamer: self.clone(), events: events.len(), state: Submitted::Appending(appending) })
     }
 
     /// Accepts an event for all destinations, as [`emit`](Self::emit) does, without blocking the thread while it waits.
@@ -473,6 +517,16 @@ impl AuditStreamer {
             }
         }
         Ok(())
+    }
+
+    /// Maps the events of a call; one that is too large is announced in the stream.
+    fn map_or_announce(&self, events: &[AuditEvent], mapped: &mut Mapped) -> Result<(), Error> {
+        self.map(events, mapped).inspect_err(|error| {
+            if let Some(gap) = self.too_large(events, mapped, error) {
+                // The caller has its error; whether the stream could be told as well changes nothing of it.
+                self.announced(self.emit(&gap).is_ok());
+            }
+        })
     }
 
     /// The event that announces the one on which mapping stopped, if it was too large.

@@ -108,6 +108,10 @@ impl Source {
         take: &mut impl FnMut(&Document<'_>) -> Flow<E>,
     ) -> Flow<E> {
         let at = if from.in_array { Mark::default() } else { from };
+        let may_wait = match &self.file {
+            None => true,
+            Some(file) => !file.metadata().map_err(|error| named(&self.name, &error))?.is_file(),
+        };
         let input: Box<dyn Read> = match self.file {
             None => Box::new(io::stdin().lock()),
             Some(mut file) => {
@@ -118,7 +122,8 @@ impl Source {
             }
         };
         // A larger buffer than the default: what is read is handed over between reads.
-        Reader { file: &self.name, input: BufReader::with_capacity(256 << 10, input), at }.read(from, take)
+        let input = BufReader::with_capacity(256 << 10, input);
+        Reader { file: &self.name, input, may_wait, at }.read(from, take)
     }
 }
 
@@ -129,6 +134,8 @@ fn named(name: &str, error: &io::Error) -> io::Error {
 struct Reader<'a, R> {
     file: &'a str,
     input: BufReader<R>,
+    /// More may come later: it is no regular file.
+    may_wait: bool,
     at: Mark,
 }
 
@@ -183,7 +190,7 @@ impl<R: Read> Reader<'_, R> {
 
     /// Whether a reader would have to wait for the next line.
     fn is_drained(&self) -> bool {
-        !self.input.buffer().contains(&b'\n')
+        self.may_wait && !self.input.buffer().contains(&b'\n')
     }
 
     /// A line, or what was read as one document over several.
@@ -403,7 +410,7 @@ mod tests {
     use super::*;
 
     fn reader(text: &[u8]) -> Reader<'_, &[u8]> {
-        Reader { file: "f", input: BufReader::new(text), at: Mark::default() }
+        Reader { file: "f", input: BufReader::new(text), may_wait: true, at: Mark::default() }
     }
 
     fn documents(text: &[u8]) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! Audit events from files and standard input to a streamer: what is no event is told with file and line, and hinders nothing else.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::ops::ControlFlow;
@@ -8,14 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, bail};
-use auditwire::{AuditEvent, AuditStreamer};
+use auditwire::{AuditEvent, AuditStreamer, Submission};
 
 use super::documents::{self, Document, Flow, Mark, Source};
 use super::progress::Progress;
 use super::resume::{Positions, Start};
 
-/// Most events that are accepted together, with one sync of the spool.
+/// Most events that are handed over together.
 const MOST_AT_ONCE: usize = 256;
+
+/// Most groups of events that wait for the spool's device at a time. They share syncs, and the next one is read meanwhile.
+const MOST_UNDER_WAY: usize = 8;
 
 /// OCSF adds this much to an event, and may say again what it says, so often at most.
 const OCSF_BYTES: usize = 4096;
@@ -42,10 +46,16 @@ pub(crate) struct Reader {
     pub(crate) bytes_at_once: usize,
     /// For `--resume`.
     pub(crate) positions: Option<Positions>,
+    /// The source that is being read.
+    pub(crate) file: String,
     pub(crate) batch: Batch,
+    /// Groups that have been handed over, the oldest first.
+    pub(crate) under_way: VecDeque<(Batch, Submission)>,
+    /// The last number given.
+    pub(crate) sequence: u64,
 }
 
-/// Events that are to be accepted together.
+/// Events that are handed over together.
 #[derive(Default)]
 pub(crate) struct Batch {
     events: Vec<AuditEvent>,
@@ -55,8 +65,6 @@ pub(crate) struct Batch {
     bytes: usize,
     /// Where the last of them ends.
     end: Mark,
-    /// The last number given.
-    sequence: u64,
 }
 
 /// The sources that were named, or standard input.
@@ -79,12 +87,22 @@ impl Reader {
     /// # Errors
     /// A source cannot be read, an event is not accepted for a reason that is not its own, or the rejects cannot be kept.
     pub(crate) fn read(&mut self, sources: &[PathBuf]) -> Result<()> {
+        let read = self.read_each(sources);
+        // What is under way gets there, whatever ended the reading.
+        let mut settled = Ok(ControlFlow::Continue(()));
+        while settled.is_ok() && !self.under_way.is_empty() {
+            settled = self.settle_oldest();
+        }
+        read.and(settled.map(drop))
+    }
+
+    fn read_each(&mut self, sources: &[PathBuf]) -> Result<()> {
         for path in sources {
             let source = Source::open(path)?;
             let from = self.start(&source).with_context(|| format!("cannot resume {}", path.display()))?;
-            let name = source.name.clone();
+            self.file.clone_from(&source.name);
             let flow = source.read(from, &mut |document| self.take(document))?;
-            if flow.is_break() || self.hand_over(&name, None)?.is_break() {
+            if flow.is_break() || self.finish()?.is_break() {
                 break;
             }
         }
@@ -122,78 +140,125 @@ impl Reader {
         };
         self.counts.read.fetch_add(1, Ordering::Relaxed);
         let bytes = document.raw.len() * OCSF_FACTOR + OCSF_BYTES;
-        let alone = bytes > self.bytes_at_once;
-        if self.batch.bytes + bytes > self.bytes_at_once && self.hand_over(document.file, None)?.is_break() {
+        if bytes > self.bytes_at_once {
+            return self.take_alone(&event, document);
+        }
+        if self.batch.bytes + bytes > self.bytes_at_once && self.hand_over()?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
         self.batch.events.push(event);
         self.batch.lines.push(document.line);
         self.batch.bytes += bytes;
         self.batch.end = document.end;
-        if alone {
-            self.hand_over(document.file, Some(document))
-        } else if document.last_for_now || self.batch.events.len() == MOST_AT_ONCE {
-            self.hand_over(document.file, None)
+        if document.last_for_now {
+            self.finish()
+        } else if self.batch.events.len() == MOST_AT_ONCE {
+            self.hand_over()
         } else {
             Ok(ControlFlow::Continue(()))
         }
     }
 
-    /// Has the batch accepted. `only` is the document of a batch of one, if it is at hand.
-    fn hand_over(&mut self, file: &str, only: Option<&Document<'_>>) -> Flow<anyhow::Error> {
-        let (events, lines) = (std::mem::take(&mut self.batch.events), std::mem::take(&mut self.batch.lines));
-        self.batch.bytes = 0;
-        let Some(line) = lines.first() else { return Ok(ControlFlow::Continue(())) };
-        match self.emit(&events) {
-            Ok(last) => {
-                self.batch.sequence = last;
-                self.remember()?;
-                Ok(ControlFlow::Continue(()))
-            }
-            Err(error) if error.is_too_large() => match only {
-                Some(document) => self.reject(document, &error.to_string()),
-                None => self.hand_over_each(file, &events, &lines),
-            },
-            // The end has come while these events waited: they are not among the accepted.
-            Err(error) if error.is_closed() => Ok(ControlFlow::Break(())),
-            Err(error) => Err(error).with_context(|| format!("{file}:{line}")),
+    /// Has an event accepted by itself, while its text is at hand.
+    fn take_alone(&mut self, event: &AuditEvent, document: &Document<'_>) -> Flow<anyhow::Error> {
+        if self.finish()?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        match self.waiting(|this| this.streamer.emit(event)) {
+            Err(error) if error.is_too_large() => self.reject(document, &error.to_string()),
+            accepted => self.accepted(accepted.map(|receipt| receipt.sequence), document.line, document.end),
         }
     }
 
-    fn emit(&self, events: &[AuditEvent]) -> Result<u64, auditwire::Error> {
-        self.counts.blocked.store(true, Ordering::Relaxed);
-        let accepted = self.streamer.emit_all(events);
-        self.counts.blocked.store(false, Ordering::Relaxed);
-        accepted.map(|receipts| receipts.last().map_or(0, |receipt| receipt.sequence))
+    /// Hands the batch over, and waits for the oldest one under way when there are too many.
+    fn hand_over(&mut self) -> Flow<anyhow::Error> {
+        let batch = std::mem::take(&mut self.batch);
+        let Some(line) = batch.lines.first() else { return Ok(ControlFlow::Continue(())) };
+        match self.waiting(|this| this.streamer.submit_all(&batch.events)) {
+            // One of the events is too large, or all of them are together, against all estimates.
+            Err(error) if error.is_too_large() => self.take_each(&batch),
+            Err(error) => self.accepted(Err(error), *line, batch.end),
+            Ok(submission) => {
+                self.under_way.push_back((batch, submission));
+                if self.under_way.len() > MOST_UNDER_WAY {
+                    return self.settle_oldest();
+                }
+                Ok(ControlFlow::Continue(()))
+            }
+        }
     }
 
-    /// One of the events is too large, or all of them are together, against all estimates.
-    fn hand_over_each(&mut self, file: &str, events: &[AuditEvent], lines: &[u64]) -> Flow<anyhow::Error> {
-        for (event, line) in events.iter().zip(lines) {
-            match self.emit(std::slice::from_ref(event)) {
-                Ok(last) => self.batch.sequence = last,
+    /// Hands over what is held, and waits until all of it is accepted.
+    fn finish(&mut self) -> Flow<anyhow::Error> {
+        let mut flow = self.hand_over()?;
+        while flow.is_continue() && !self.under_way.is_empty() {
+            flow = self.settle_oldest()?;
+        }
+        Ok(flow)
+    }
+
+    fn settle_oldest(&mut self) -> Flow<anyhow::Error> {
+        let Some((batch, submission)) = self.under_way.pop_front() else { return Ok(ControlFlow::Continue(())) };
+        let accepted = self.waiting(|this| match submission.wait() {
+            // The disk had no room. Emitting waits for it.
+            Err(error) if error.is_full() => {
+                let receipts = this.streamer.emit_all(&batch.events)?;
+                Ok(receipts.last().map_or(0, |receipt| receipt.sequence))
+            }
+            accepted => accepted.map(|first| first + batch.events.len() as u64 - 1),
+        });
+        self.accepted(accepted, batch.lines[0], batch.end)
+    }
+
+    fn take_each(&mut self, batch: &Batch) -> Flow<anyhow::Error> {
+        if self.finish()?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        for (event, line) in batch.events.iter().zip(&batch.lines) {
+            match self.waiting(|this| this.streamer.emit(event)) {
+                Ok(receipt) => self.sequence = receipt.sequence,
                 Err(error) if error.is_too_large() => {
                     let text = serde_json::to_vec(event)?;
-                    if self.complain(&format!("{file}:{line}"), &text, &error.to_string())?.is_break() {
+                    if self.complain(&format!("{}:{line}", self.file), &text, &error.to_string())?.is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
                 }
-                Err(error) if error.is_closed() => return Ok(ControlFlow::Break(())),
-                Err(error) => return Err(error).with_context(|| format!("{file}:{line}")),
+                Err(error) => return self.accepted(Err(error), *line, batch.end),
             }
         }
-        self.remember()?;
+        self.remember(batch.end)?;
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Everything up to a number has been accepted, and with it the input from a line on up to a place.
+    fn accepted(&mut self, last: Result<u64, auditwire::Error>, line: u64, end: Mark) -> Flow<anyhow::Error> {
+        match last {
+            Ok(last) => {
+                self.sequence = last;
+                self.remember(end)?;
+                Ok(ControlFlow::Continue(()))
+            }
+            // The end has come while these events waited: they are not among the accepted.
+            Err(error) if error.is_closed() => Ok(ControlFlow::Break(())),
+            Err(error) => Err(error).with_context(|| format!("{}:{line}", self.file)),
+        }
+    }
+
+    /// Runs what may wait for room or for the device.
+    fn waiting<T>(&self, work: impl FnOnce(&Self) -> T) -> T {
+        self.counts.blocked.store(true, Ordering::Relaxed);
+        let result = work(self);
+        self.counts.blocked.store(false, Ordering::Relaxed);
+        result
     }
 
     fn reject(&mut self, document: &Document<'_>, why: &str) -> Flow<anyhow::Error> {
         // What came before is accepted before, so that a position says the same of all.
-        if self.hand_over(document.file, None)?.is_break() {
+        if self.finish()?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
         let flow = self.complain(&document.to_string(), document.raw, why)?;
-        self.batch.end = document.end;
-        self.remember()?;
+        self.remember(document.end)?;
         Ok(flow)
     }
 
@@ -212,14 +277,14 @@ impl Reader {
         }
     }
 
-    /// Everything up to the batch's end has been taken.
-    fn remember(&mut self) -> Result<()> {
+    /// Everything up to a place has been taken.
+    fn remember(&mut self, end: Mark) -> Result<()> {
         let Some(positions) = &mut self.positions else { return Ok(()) };
         // What the position passes over has to be on the device, too.
         if let Some(rejects) = &mut self.rejects {
             rejects.sync()?;
         }
-        positions.accepted(self.batch.end, self.batch.sequence);
+        positions.accepted(end, self.sequence);
         positions.write(self.streamer.durable_sequence().unwrap_or(0)).context("cannot remember how far input was read")
     }
 }

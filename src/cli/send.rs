@@ -1,5 +1,6 @@
 //! `auditwire send`: audit events from files or standard input to destinations.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -139,7 +140,10 @@ pub(crate) fn run(args: Args) -> Result<Exit> {
         bytes_at_once,
         // Where nothing is kept, because exporting is switched off, nothing is remembered.
         positions: resume.filter(|_| streamer.durable_sequence().is_some()).map(|dir| Positions::new(&dir)),
+        file: String::new(),
         batch: Batch::default(),
+        under_way: VecDeque::new(),
+        sequence: 0,
     };
     // A thread of its own: reading may block, on a pipe or on a full queue, and Ctrl-C must be heard all the same.
     std::thread::spawn(move || {
