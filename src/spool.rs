@@ -127,7 +127,7 @@ use cursor::Cursor;
 use disk::Disk;
 use keeper::{Bell, Keeper};
 use outcome::Outcome;
-use queue::{Queue, Refusal};
+use queue::{Appender, Offered, Queue, Refusal};
 use segment::Prepared;
 use signal::{Changed, HasSignal, Signal};
 use writer::Writer;
@@ -140,7 +140,7 @@ pub struct Spool {
 }
 
 struct Threads {
-    writer: JoinHandle<()>,
+    commit: JoinHandle<()>,
     keeper: JoinHandle<()>,
     /// Let go of last.
     lock: File,
@@ -152,6 +152,8 @@ struct Shared {
     disk: Disk,
     spool_id: u64,
     queue: Queue,
+    /// Whoever has work from the queue writes.
+    writer: Mutex<Writer>,
     cursors: Mutex<BTreeMap<String, Arc<Cursor>>>,
     /// The next segment, made ahead of need.
     ahead: Mutex<Option<Prepared>>,
@@ -186,7 +188,7 @@ impl Appending {
     /// See [`AppendError`]. [`Full`](AppendError::Full) under every [`OnFull`]: the disk had no room, and nothing is appended.
     pub fn wait(self) -> Result<u64, AppendError> {
         match self.outcome {
-            Some(outcome) => pollster::block_on(outcome.wait()).map(|()| self.first),
+            Some(outcome) => outcome.wait_here().map(|()| self.first),
             None => Ok(self.first),
         }
     }
@@ -280,14 +282,15 @@ impl Spool {
             disk,
             spool_id: recovered.spool_id,
             queue: Queue::new(limits, start),
+            writer: Mutex::new(Writer::new(recovered.file, last.base, last.bytes)),
             cursors: Mutex::new(recovered.cursors),
             ahead: Mutex::new(None),
             keeper: Bell::default(),
         });
-        let writer = Writer::new(Arc::clone(&shared), recovered.file, last.base, last.bytes);
+        let commit = Arc::clone(&shared);
         let keeper = Keeper::new(Arc::clone(&shared));
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let writer = thread("spool-commit").spawn(move || writer.run()).map_err(OpenError::io(dir))?;
+        let commit = thread("spool-commit").spawn(move || commit.commit()).map_err(OpenError::io(dir))?;
         let keeper = match thread("spool-keeper").spawn(move || keeper.run()) {
             Ok(keeper) => keeper,
             Err(error) => {
@@ -295,7 +298,7 @@ impl Spool {
                 return Err(OpenError::io(dir)(error));
             }
         };
-        let threads = Mutex::new(Some(Threads { writer, keeper, lock }));
+        let threads = Mutex::new(Some(Threads { commit, keeper, lock }));
         Ok((Self { shared, on_full: options.on_full, threads }, recovery))
     }
 
@@ -315,7 +318,7 @@ impl Spool {
     /// # Errors
     /// See [`AppendError`]. But for [`Poisoned`](AppendError::Poisoned), the record has not been accepted.
     pub fn append(&self, record: &[u8]) -> Result<u64, AppendError> {
-        pollster::block_on(self.append_async(record))
+        self.append_all(std::slice::from_ref(&record))
     }
 
     /// [`append`](Self::append) for async code, under any runtime. A call that is dropped while it waits may have appended.
@@ -331,7 +334,7 @@ impl Spool {
     /// # Errors
     /// As [`append`](Self::append). [`TooLarge`](AppendError::TooLarge) also when they do not fit into one segment.
     pub fn append_all(&self, records: &[impl AsRef<[u8]>]) -> Result<u64, AppendError> {
-        pollster::block_on(self.append_all_async(records))
+        pollster::block_on(self.append_by(Appender::Thread, records))
     }
 
     /// [`append_all`](Self::append_all) for async code.
@@ -339,12 +342,17 @@ impl Spool {
     /// # Errors
     /// As [`append_all`](Self::append_all).
     pub async fn append_all_async(&self, records: &[impl AsRef<[u8]>]) -> Result<u64, AppendError> {
+        self.append_by(Appender::Task, records).await
+    }
+
+    async fn append_by(&self, appender: Appender, records: &[impl AsRef<[u8]>]) -> Result<u64, AppendError> {
         let mut deadline = None;
         loop {
-            let Appending { first, outcome } = self.offer(records, &mut deadline).await?;
-            let settled = match outcome {
-                Some(outcome) => outcome.wait().await,
-                None => Ok(()),
+            let Appending { first, outcome } = self.offer(records, appender, &mut deadline).await?;
+            let settled = match (outcome, appender) {
+                (None, _) => Ok(()),
+                (Some(outcome), Appender::Thread) => outcome.wait_here(),
+                (Some(outcome), Appender::Task) => outcome.wait().await,
             };
             match settled {
                 Ok(()) => return Ok(first),
@@ -362,19 +370,29 @@ impl Spool {
     /// # Errors
     /// As [`append_all`](Self::append_all), as far as it is known yet.
     pub fn submit_all(&self, records: &[impl AsRef<[u8]>]) -> Result<Appending, AppendError> {
-        pollster::block_on(self.offer(records, &mut None))
+        pollster::block_on(self.offer(records, Appender::Task, &mut None))
     }
 
     /// Puts records into a group, all or none.
-    async fn offer(&self, records: &[impl AsRef<[u8]>], deadline: &mut Deadline) -> Result<Appending, AppendError> {
+    async fn offer(
+        &self,
+        records: &[impl AsRef<[u8]>],
+        appender: Appender,
+        deadline: &mut Deadline,
+    ) -> Result<Appending, AppendError> {
         let queue = &self.shared.queue;
         if records.is_empty() {
             return Ok(Appending { first: queue.lock().next_seq(), outcome: None });
         }
         let checksums = queue.limits.check(records)?;
         loop {
-            match queue.offer(records, &checksums) {
-                Ok((first, outcome)) => return Ok(Appending { first, outcome: Some(outcome) }),
+            match queue.offer(records, &checksums, appender) {
+                Ok(Offered { first, outcome, work }) => {
+                    if let Some(work) = work {
+                        self.shared.work(work);
+                    }
+                    return Ok(Appending { first, outcome: Some(outcome) });
+                }
                 // The next group has room, and it comes as soon as this one is written.
                 Err(Refusal::Busy { epoch }) => Changed::new(Room(&self.shared), epoch, None).await,
                 Err(Refusal::Full { epoch }) => {
@@ -503,7 +521,7 @@ impl Spool {
         let Some(threads) = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
         self.shared.queue.close();
         // A panic in them has been reported to those who wait.
-        let _ = threads.writer.join();
+        let _ = threads.commit.join();
         self.shared.keeper.stop();
         let _ = threads.keeper.join();
         // Said, not only let go of: a process that is being forked at this moment holds a copy.

@@ -442,6 +442,24 @@ async fn numbers_are_dense_and_the_stream_is_one_over_restarts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn groups_that_are_submitted_together_are_delivered_in_order() {
+    let folder = TempDir::new().unwrap();
+    for with_spool in [true, false] {
+        let mut inbox = Inbox::new().await;
+        let config = config(folder.path(), vec![inbox.destination("otlp")]);
+        let streamer = quiet(if with_spool { config } else { Config { spool: None, ..config } });
+        let submitted: Vec<_> = events(0..400).chunks(40).map(|events| streamer.submit_all(events).unwrap()).collect();
+        let numbers: Vec<_> = submitted.into_iter().map(|submission| submission.wait().unwrap()).collect();
+        assert_eq!(numbers, (0..10).map(|group| group * 40 + 1).collect::<Vec<_>>());
+        assert_eq!(streamer.state().accepted, 400);
+        shut_down(&streamer).await;
+        assert!(streamer.submit_all(&events(400..401)).is_err_and(|error| error.is_closed()));
+        inbox.take_until(400).await;
+        assert_eq!((inbox.assert_dense(), inbox.repeated()), (400, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn interval_mode_answers_before_the_sync_and_a_flush_delivers_all_the_same() {
     let folder = TempDir::new().unwrap();
     let mut inbox = Inbox::new().await;

@@ -7,18 +7,21 @@ use std::task::{Context, Poll, Waker};
 
 use super::error::AppendError;
 use super::signal::Woken;
-use super::sync::{Mutex, MutexGuard};
+use super::sync::{Condvar, Mutex, MutexGuard};
 
 /// Set once, when the group is written or has failed.
 #[derive(Default)]
 pub(super) struct Outcome {
     state: Mutex<OutcomeState>,
+    /// Wakes the threads among those who wait, all by one call.
+    known: Condvar,
 }
 
 #[derive(Default)]
 struct OutcomeState {
     result: Option<Result<(), AppendError>>,
     wakers: Vec<Waker>,
+    has_threads: bool,
 }
 
 impl Outcome {
@@ -26,15 +29,32 @@ impl Outcome {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// For where a lock is held: the waking is left to the caller.
+    /// For where a lock is held: waking tasks, which is code of others, is left to the caller.
     pub(super) fn finish_later(&self, result: Result<(), AppendError>) -> Woken {
         let mut state = self.lock();
         state.result = Some(result);
-        Woken::from(std::mem::take(&mut state.wakers))
+        let (wakers, threads) = (std::mem::take(&mut state.wakers), state.has_threads);
+        drop(state);
+        if threads {
+            self.known.notify_all();
+        }
+        Woken::from(wakers)
     }
 
     pub(super) fn finish(&self, result: Result<(), AppendError>) {
         self.finish_later(result).wake();
+    }
+
+    /// Blocks the thread until the outcome is known.
+    pub(super) fn wait_here(&self) -> Result<(), AppendError> {
+        let mut state = self.lock();
+        loop {
+            if let Some(result) = &state.result {
+                return result.clone();
+            }
+            state.has_threads = true;
+            state = self.known.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
     }
 
     pub(super) fn wait(self: Arc<Self>) -> Settled {

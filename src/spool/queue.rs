@@ -1,7 +1,10 @@
 //! Where appenders and the commit thread meet: pure state, no I/O.
 //!
-//! Appenders copy their records into the pending group, get their numbers and wait for the group's outcome. The commit thread takes
-//! the pending group and leaves an empty one: while one group is on its way to the device, the next one gathers.
+//! Appenders copy their records into the pending group, get their numbers and wait for the group's outcome. Somebody takes the
+//! pending group and leaves an empty one: while one group is on its way to the device, the next one gathers.
+//!
+//! An appender that finds nobody at work, and whose thread would only wait, takes the group itself: no thread has to be woken for
+//! it, and none to answer it. The commit thread takes what gathered meanwhile, what tasks have appended, and everything else.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,7 +31,7 @@ pub(super) struct Segment {
     pub(super) bytes: u64,
 }
 
-/// What the commit thread has to do next.
+/// What is to be done on the disk. Whoever has it is the only one, until it calls [`Queue::done`].
 pub(super) enum Work {
     /// Write this group.
     Group { bytes: Vec<u8>, first_seq: u64, place: Place },
@@ -38,6 +41,25 @@ pub(super) enum Work {
     Sync,
     /// Nothing more will come.
     End,
+}
+
+/// Who appends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Appender {
+    /// A thread that waits, and can do the work meanwhile.
+    Thread,
+    /// A task, whose thread has others to run, or a thread that goes on.
+    Task,
+}
+
+/// A place in the pending group.
+pub(super) struct Offered {
+    /// Number of the first record.
+    pub(super) first: u64,
+    /// Where the outcome will be.
+    pub(super) outcome: Arc<Outcome>,
+    /// What the appender is to do before it waits for the outcome.
+    pub(super) work: Option<Work>,
 }
 
 /// Why records found no place in the pending group.
@@ -67,6 +89,10 @@ pub(super) struct State {
     next_seq: u64,
     outcome: Arc<Outcome>,
     in_flight: Option<InFlight>,
+    /// Somebody has work.
+    busy: bool,
+    /// The commit thread sleeps, and nobody has woken it yet.
+    asleep: bool,
     spare: Vec<u8>,
     layout: Layout,
     /// The layout once what is in flight has been written.
@@ -127,6 +153,8 @@ impl Queue {
             next_seq: start.next_seq,
             outcome: Arc::default(),
             in_flight: None,
+            busy: false,
+            asleep: false,
             spare: Vec::new(),
             layout,
             planned: layout,
@@ -150,14 +178,15 @@ impl Queue {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Puts records into the pending group, all or none. Gives the first one's number and where the outcome will be.
+    /// Puts records into the pending group, all or none.
     ///
     /// `checksums` are of the payloads: computed by the caller, outside the lock.
     pub(super) fn offer(
         &self,
         records: &[impl AsRef<[u8]>],
         checksums: &[u32],
-    ) -> Result<(u64, Arc<Outcome>), Refusal> {
+        appender: Appender,
+    ) -> Result<Offered, Refusal> {
         let new: u64 = records.iter().map(|record| RECORD_HEADER + record.as_ref().len() as u64).sum();
         let mut state = self.lock();
         if let Some(source) = &state.poison {
@@ -188,15 +217,56 @@ impl Queue {
             *next_seq += 1;
         }
         let outcome = Arc::clone(&state.outcome);
-        drop(state);
-        self.work.notify_one();
-        Ok((first, outcome))
+        // With an interval nobody waits for the device, and the commit thread keeps the time.
+        if appender == Appender::Thread && !state.busy && self.limits.sync_interval.is_none() {
+            return Ok(Offered { first, outcome, work: Some(self.take_group(state)) });
+        }
+        self.rouse(state);
+        Ok(Offered { first, outcome, work: None })
     }
 
-    /// Waits for work. Called by the commit thread only, which reports each piece's end before it takes the next.
+    /// Wakes the commit thread if it sleeps and there is something for it.
+    fn rouse(&self, mut state: MutexGuard<'_, State>) {
+        let wanted = !state.pending.is_empty()
+            || state.sync_wanted
+            || state.roll_wanted
+            || state.closed
+            || state.poison.is_some();
+        let woken = wanted && !state.busy && std::mem::take(&mut state.asleep);
+        drop(state);
+        if woken {
+            self.work.notify_one();
+        }
+    }
+
+    /// Whoever had work has done it, and reported its end.
+    pub(super) fn done(&self) {
+        let mut state = self.lock();
+        state.busy = false;
+        self.rouse(state);
+    }
+
+    fn sleep<'a>(&self, mut state: MutexGuard<'a, State>, due: Option<(Instant, Instant)>) -> MutexGuard<'a, State> {
+        state.asleep = true;
+        let mut state = match due {
+            Some((due, now)) => {
+                let waited = self.work.wait_timeout(state, due.saturating_duration_since(now));
+                waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
+            }
+            None => self.work.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
+        };
+        state.asleep = false;
+        state
+    }
+
+    /// Waits for work. Called by the commit thread only.
     pub(super) fn take(&self) -> Work {
         let mut state = self.lock();
         loop {
+            if state.busy {
+                state = self.sleep(state, None);
+                continue;
+            }
             if let Some(source) = &state.poison {
                 let error = AppendError::Poisoned { source: Arc::clone(source) };
                 state.fail_pending(&error).wake();
@@ -205,35 +275,34 @@ impl Queue {
             let due = state.unsynced_since.zip(self.limits.sync_interval).map(|(since, interval)| since + interval);
             let now = due.map(|_| Instant::now());
             if due.is_some_and(|due| Some(due) <= now) || (state.sync_wanted && state.unsynced_since.is_some()) {
+                state.busy = true;
                 return Work::Sync;
             }
             state.sync_wanted = false;
             if !state.pending.is_empty() {
-                let (work, woken) = self.take_group(&mut state);
-                drop(state);
-                woken.wake();
-                return work;
+                return self.take_group(state);
             }
             if std::mem::take(&mut state.roll_wanted) {
                 let (base, size) = (state.next_seq, state.layout.size_of_new(SEGMENT_HEADER, &self.limits));
                 if state.segments.back().is_some_and(|segment| segment.base < base) {
+                    state.busy = true;
                     return Work::Roll { base, size };
                 }
             }
             if state.closed {
-                return if state.unsynced_since.is_some() { Work::Sync } else { Work::End };
-            }
-            state = match due.zip(now) {
-                Some((due, now)) => {
-                    let waited = self.work.wait_timeout(state, due.saturating_duration_since(now));
-                    waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
+                if state.unsynced_since.is_none() {
+                    return Work::End;
                 }
-                None => self.work.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
-            };
+                state.busy = true;
+                return Work::Sync;
+            }
+            state = self.sleep(state, due.zip(now));
         }
     }
 
-    fn take_group(&self, state: &mut State) -> (Work, Woken) {
+    fn take_group(&self, mut guard: MutexGuard<'_, State>) -> Work {
+        let state = &mut *guard;
+        state.busy = true;
         let spare = std::mem::take(&mut state.spare);
         let mut bytes = std::mem::replace(&mut state.pending, spare);
         let len = bytes.len() as u64;
@@ -250,7 +319,10 @@ impl Queue {
         let place = state.planned.place(len, &self.limits);
         let outcome = std::mem::take(&mut state.outcome);
         state.in_flight = Some(InFlight { first_seq, end: state.next_seq, place, outcome });
-        (Work::Group { bytes, first_seq, place }, state.room.raise())
+        let woken = state.room.raise();
+        drop(guard);
+        woken.wake();
+        Work::Group { bytes, first_seq, place }
     }
 
     /// The group in flight has been written, and synced too unless there is a sync interval.
@@ -326,11 +398,10 @@ impl Queue {
         state.poison.get_or_insert(source);
         let group = state.in_flight.take();
         let woken = state.fail_pending(&error).and(state.room.raise()).and(state.readable.raise());
-        drop(state);
+        self.rouse(state);
         if let Some(group) = group {
             group.outcome.finish(Err(error));
         }
-        self.work.notify_one();
         woken.wake();
     }
 
@@ -339,8 +410,7 @@ impl Queue {
         let mut state = self.lock();
         state.closed = true;
         let woken = state.room.raise().and(state.readable.raise());
-        drop(state);
-        self.work.notify_one();
+        self.rouse(state);
         woken.wake();
     }
 
@@ -362,13 +432,15 @@ impl Queue {
     }
 
     pub(super) fn want_sync(&self) {
-        self.lock().sync_wanted = true;
-        self.work.notify_one();
+        let mut state = self.lock();
+        state.sync_wanted = true;
+        self.rouse(state);
     }
 
     pub(super) fn want_roll(&self) {
-        self.lock().roll_wanted = true;
-        self.work.notify_one();
+        let mut state = self.lock();
+        state.roll_wanted = true;
+        self.rouse(state);
     }
 
     /// The oldest segment has been deleted.

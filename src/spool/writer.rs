@@ -1,7 +1,8 @@
-//! The commit thread: one write and one sync for each group.
+//! What commits: one write and one sync for each group, by the commit thread or by an appender that found nobody at work.
 
 use std::io;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
 
 use super::Shared;
 use super::disk::{DiskFile, is_full, is_passing};
@@ -11,7 +12,6 @@ use super::queue::Work;
 use super::segment::Prepared;
 
 pub(super) struct Writer {
-    shared: Arc<Shared>,
     /// The last segment.
     file: DiskFile,
     base: u64,
@@ -36,55 +36,76 @@ impl Failure {
     }
 }
 
-impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, file: DiskFile, base: u64, used: u64) -> Self {
-        Self { shared, file, base, used, unsynced: false }
-    }
-
-    /// Works until the spool is closed or the device fails.
-    pub(super) fn run(mut self) {
-        let shared = Arc::clone(&self.shared);
+impl Shared {
+    /// The commit thread: works until the spool is closed or the device fails.
+    pub(super) fn commit(self: Arc<Self>) {
         // Should this thread panic, those who wait must hear of it.
-        let _end = EndGuard(&shared);
+        let _end = EndGuard(&self);
         loop {
-            match shared.queue.take() {
-                Work::Group { bytes, first_seq, place } => match self.write(&bytes, first_seq, place) {
-                    Ok(()) => shared.queue.written(bytes),
-                    Err(Failure::NoSpace(error)) => {
-                        shared.queue.no_space(error);
-                        shared.keeper.nudge();
-                    }
-                    Err(Failure::Broken(error)) => shared.queue.poison(error),
-                },
-                Work::Roll { base, size } => match self.roll(base, size) {
-                    Ok(()) => {
-                        shared.queue.rolled(base, size);
-                        shared.keeper.nudge();
-                    }
-                    // It was to give space back, and there is none to begin it with: nothing is lost by not doing it.
-                    Err(Failure::NoSpace(_)) => {}
-                    Err(Failure::Broken(error)) => shared.queue.poison(error),
-                },
-                Work::Sync => match self.sync() {
-                    Ok(()) => shared.queue.synced(),
-                    Err(error) => shared.queue.poison(error),
-                },
+            match self.queue.take() {
                 Work::End => return,
+                work => self.work(work),
             }
         }
     }
 
-    fn write(&mut self, bytes: &[u8], first_seq: u64, place: Place) -> Result<(), Failure> {
+    /// Does work that was taken from the queue, and reports its end.
+    pub(super) fn work(&self, work: Work) {
+        // Nobody else has work, so nobody else wants it.
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        // A panic is no reason to end a thread of the caller's, and none to leave the others waiting.
+        if catch_unwind(AssertUnwindSafe(|| writer.work(self, work))).is_err() {
+            self.queue.poison(io::Error::other("a panic while the spool was written"));
+        }
+        drop(writer);
+        self.queue.done();
+    }
+}
+
+impl Writer {
+    pub(super) fn new(file: DiskFile, base: u64, used: u64) -> Self {
+        Self { file, base, used, unsynced: false }
+    }
+
+    fn work(&mut self, shared: &Shared, work: Work) {
+        let queue = &shared.queue;
+        match work {
+            Work::Group { bytes, first_seq, place } => match self.write(shared, &bytes, first_seq, place) {
+                Ok(()) => queue.written(bytes),
+                Err(Failure::NoSpace(error)) => {
+                    queue.no_space(error);
+                    shared.keeper.nudge();
+                }
+                Err(Failure::Broken(error)) => queue.poison(error),
+            },
+            Work::Roll { base, size } => match self.roll(shared, base, size) {
+                Ok(()) => {
+                    queue.rolled(base, size);
+                    shared.keeper.nudge();
+                }
+                // It was to give space back, and there is none to begin it with: nothing is lost by not doing it.
+                Err(Failure::NoSpace(_)) => {}
+                Err(Failure::Broken(error)) => queue.poison(error),
+            },
+            Work::Sync => match self.sync() {
+                Ok(()) => queue.synced(),
+                Err(error) => queue.poison(error),
+            },
+            Work::End => {}
+        }
+    }
+
+    fn write(&mut self, shared: &Shared, bytes: &[u8], first_seq: u64, place: Place) -> Result<(), Failure> {
         if let Place::NewSegment { size } = place {
-            self.roll(first_seq, size)?;
-            self.shared.keeper.nudge();
+            self.roll(shared, first_seq, size)?;
+            shared.keeper.nudge();
         }
         if let Err(error) = self.file.write_all_at(bytes, self.used) {
             return Err(self.take_back(error));
         }
         self.used += bytes.len() as u64;
         self.unsynced = true;
-        if self.shared.queue.limits.sync_interval.is_none() {
+        if shared.queue.limits.sync_interval.is_none() {
             self.sync().map_err(Failure::Broken)?;
         }
         Ok(())
@@ -110,9 +131,8 @@ impl Writer {
 
     /// Begins a new segment. The old one is complete on the device before the new one can be seen, and is shortened only then: a
     /// last segment that is shorter than it was made has been cut by someone else.
-    fn roll(&mut self, base: u64, size: u64) -> Result<(), Failure> {
+    fn roll(&mut self, shared: &Shared, base: u64, size: u64) -> Result<(), Failure> {
         self.sync().map_err(Failure::Broken)?;
-        let shared = &self.shared;
         // Held while the file is made: there is one name for what is being created.
         let mut ahead = shared.ahead();
         let prepared = match ahead.take() {

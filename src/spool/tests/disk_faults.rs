@@ -152,6 +152,22 @@ fn fault_10_no_space_in_the_middle_of_a_write_leaves_nothing_of_it() {
 }
 
 #[test]
+fn fault_10_what_is_submitted_to_a_full_disk_is_refused_and_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, script) = scripted(dir.path(), tiny());
+    fill(&spool, 3);
+    script.now(|change| match change {
+        Change::Write(path, ..) if is_segment(path) => Err(full()),
+        _ => Ok(None),
+    });
+    let appending = spool.submit_all(&[payload(4), payload(5)]).unwrap();
+    assert!(matches!(appending.wait(), Err(AppendError::Full { source: Some(_) })));
+    script.healthy();
+    assert_eq!(spool.append(&payload(4)).unwrap(), 4, "its numbers are given again");
+    assert_eq!(read_all(&spool).records, [1, 2, 3, 4]);
+}
+
+#[test]
 fn fault_10_a_cursor_that_cannot_be_written_only_costs_duplicates() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, script) = scripted(dir.path(), refuse());

@@ -19,13 +19,13 @@ mod sync {
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use error::AppendError;
 use layout::{Limits, Place};
-use queue::{Queue, Refusal, Segment, Start, Work};
+use queue::{Appender, Offered, Queue, Refusal, Segment, Start, Work};
 use signal::{Changed, HasSignal, Signal};
 
 struct Readable<'a>(&'a Queue);
@@ -48,51 +48,107 @@ impl HasSignal for Room<'_> {
     fn keep_time(&self, _: Instant) {}
 }
 
-fn queue(max_bytes: u64) -> Arc<Queue> {
-    let limits = Limits { max_bytes, segment_bytes: 256, max_record_bytes: 100, sync_interval: None };
-    let segments = VecDeque::from([Segment { base: 1, bytes: format::SEGMENT_HEADER }]);
-    Arc::new(Queue::new(limits, Start { spool_id: 7, segments, size: 256, next_seq: 1 }))
+/// What stands for the disk: whoever has work of the queue writes here.
+struct Device {
+    queue: Queue,
+    /// Nobody else writes meanwhile.
+    written: Mutex<Written>,
+    /// The newest number that is on the device.
+    durable: AtomicU64,
+    /// How the second group fails.
+    fails: Option<Failure>,
 }
 
-async fn append(queue: &Queue, record: &[u8]) -> Result<u64, AppendError> {
-    let checksum = crc32c::crc32c(record);
-    loop {
-        match queue.offer(&[record], &[checksum]) {
-            Ok((seq, outcome)) => return outcome.wait().await.map(|()| seq),
-            Err(Refusal::Busy { epoch } | Refusal::Full { epoch }) => Changed::new(Room(queue), epoch, None).await,
-            Err(Refusal::Failed(error)) => return Err(error),
+#[derive(Default)]
+struct Written {
+    groups: u64,
+}
+
+impl Device {
+    fn new(max_bytes: u64, fails: Option<Failure>) -> Arc<Self> {
+        let limits = Limits { max_bytes, segment_bytes: 256, max_record_bytes: 100, sync_interval: None };
+        let segments = VecDeque::from([Segment { base: 1, bytes: format::SEGMENT_HEADER }]);
+        let queue = Queue::new(limits, Start { spool_id: 7, segments, size: 256, next_seq: 1 });
+        Arc::new(Self { queue, written: Mutex::default(), durable: AtomicU64::new(0), fails })
+    }
+
+    async fn append(&self, appender: Appender, record: &[u8]) -> Result<u64, AppendError> {
+        let checksum = crc32c::crc32c(record);
+        loop {
+            match self.queue.offer(&[record], &[checksum], appender) {
+                Ok(Offered { first, outcome, work }) => {
+                    if let Some(work) = work {
+                        assert_eq!(appender, Appender::Thread);
+                        self.work(work);
+                    }
+                    let outcome = match appender {
+                        Appender::Thread => outcome.wait_here(),
+                        Appender::Task => outcome.wait().await,
+                    };
+                    return outcome.map(|()| first);
+                }
+                Err(Refusal::Busy { epoch } | Refusal::Full { epoch }) => {
+                    Changed::new(Room(&self.queue), epoch, None).await;
+                }
+                Err(Refusal::Failed(error)) => return Err(error),
+            }
         }
     }
-}
 
-/// The commit thread; `fails` says how the n-th group fails.
-fn commit(queue: &Queue, written: &AtomicU64, fails: impl Fn(u64) -> Option<Failure>) {
-    let mut groups = 0;
-    loop {
-        match queue.take() {
+    fn work(&self, work: Work) {
+        let mut written = self.written.try_lock().expect("nobody else has work");
+        match work {
             Work::Group { bytes, first_seq, place } => {
-                groups += 1;
+                written.groups += 1;
                 assert!(bytes.len() as u64 <= 256 - format::SEGMENT_HEADER);
                 let header = format::GroupHeader::decode(&bytes).unwrap();
                 assert_eq!(header.first_seq, first_seq);
-                match fails(groups) {
-                    Some(Failure::NoSpace) => queue.no_space(io::Error::other("full")),
-                    Some(Failure::Broken) => queue.poison(io::Error::other("broken")),
+                match self.fails.filter(|_| written.groups == 2) {
+                    Some(Failure::NoSpace) => self.queue.no_space(io::Error::other("full")),
+                    Some(Failure::Broken) => self.queue.poison(io::Error::other("broken")),
                     None => {
-                        assert_eq!(written.swap(header.end() - 1, Ordering::SeqCst) + 1, first_seq, "dense");
+                        assert_eq!(self.durable.swap(header.end() - 1, Ordering::SeqCst) + 1, first_seq, "dense");
                         assert!(place == Place::Here || first_seq > 1);
-                        queue.written(bytes);
+                        self.queue.written(bytes);
                     }
                 }
             }
-            Work::Roll { base, size } => queue.rolled(base, size),
-            Work::Sync => queue.synced(),
-            Work::End => break,
+            Work::Roll { base, size } => self.queue.rolled(base, size),
+            Work::Sync => self.queue.synced(),
+            Work::End => unreachable!("it is nobody's work"),
         }
+        drop(written);
+        self.queue.done();
     }
-    queue.end();
+
+    /// The commit thread.
+    fn commit(&self) {
+        loop {
+            match self.queue.take() {
+                Work::End => break,
+                work => self.work(work),
+            }
+        }
+        assert!(self.written.try_lock().is_ok(), "nobody writes any more");
+        self.queue.end();
+    }
+
+    fn spawn<T: Send + 'static>(
+        self: &Arc<Self>,
+        run: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> shuttle::thread::JoinHandle<T> {
+        let device = Arc::clone(self);
+        shuttle::thread::spawn(move || run(&device))
+    }
+
+    /// An appender of every kind in turn.
+    fn spawn_appender(self: &Arc<Self>, kind: usize, run: fn(&Self, Appender)) -> shuttle::thread::JoinHandle<()> {
+        let appender = if kind.is_multiple_of(3) { Appender::Task } else { Appender::Thread };
+        self.spawn(move |device| run(device, appender))
+    }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Failure {
     NoSpace,
     Broken,
@@ -102,47 +158,72 @@ enum Failure {
 fn every_appender_is_answered_and_its_record_is_durable_then() {
     shuttle::check_random(
         || {
-            let queue = queue(1 << 20);
-            let written = Arc::new(AtomicU64::new(0));
-            let commits = {
-                let (queue, written) = (Arc::clone(&queue), Arc::clone(&written));
-                shuttle::thread::spawn(move || commit(&queue, &written, |_| None))
-            };
+            let device = Device::new(1 << 20, None);
+            let commits = device.spawn(Device::commit);
             let appenders: Vec<_> = (0..3)
-                .map(|n: u8| {
-                    let (queue, written) = (Arc::clone(&queue), Arc::clone(&written));
-                    shuttle::thread::spawn(move || {
+                .map(|kind| {
+                    device.spawn_appender(kind, |device, appender| {
                         let mut last = 0;
                         for _ in 0..2 {
-                            let seq = shuttle::future::block_on(append(&queue, &[n; 60])).unwrap();
-                            assert!(seq > last && written.load(Ordering::SeqCst) >= seq);
-                            assert!(queue.lock().durable_end() > seq);
+                            let seq = shuttle::future::block_on(device.append(appender, &[1; 20])).unwrap();
+                            assert!(seq > last && device.durable.load(Ordering::SeqCst) >= seq);
+                            assert!(device.queue.lock().durable_end() > seq);
                             last = seq;
                         }
                     })
                 })
                 .collect();
-            let reader = {
-                let queue = Arc::clone(&queue);
-                shuttle::thread::spawn(move || {
-                    let mut next = 1;
-                    while next <= 6 {
-                        let (view, epoch) = {
-                            let state = queue.lock();
-                            (state.view(next), state.readable.epoch())
-                        };
-                        match view {
-                            Some(view) => next = view.end,
-                            None => shuttle::future::block_on(Changed::new(Readable(&queue), epoch, None)),
-                        }
+            let reader = device.spawn(|device| {
+                let (queue, mut next) = (&device.queue, 1);
+                loop {
+                    let (view, ended, epoch) = {
+                        let state = queue.lock();
+                        (state.view(next), state.has_ended(), state.readable.epoch())
+                    };
+                    match view {
+                        Some(view) => next = view.end,
+                        None if ended => return next,
+                        None => shuttle::future::block_on(Changed::new(Readable(queue), epoch, None)),
                     }
-                })
-            };
+                }
+            });
+            // What a task has appended is written, even if it does not wait for that.
+            let left = device.queue.offer(&[[9; 20]], &[crc32c::crc32c(&[9; 20])], Appender::Task).is_ok();
             appenders.into_iter().for_each(|thread| thread.join().unwrap());
-            reader.join().unwrap();
-            queue.close();
+            device.queue.close();
             commits.join().unwrap();
-            assert_eq!(written.load(Ordering::SeqCst), 6);
+            let durable = device.durable.load(Ordering::SeqCst);
+            assert_eq!((durable, reader.join().unwrap()), (6 + u64::from(left), durable + 1));
+        },
+        2000,
+    );
+}
+
+#[test]
+fn closing_waits_for_whoever_writes_and_writes_what_is_left() {
+    shuttle::check_random(
+        || {
+            let device = Device::new(1 << 20, None);
+            let commits = device.spawn(Device::commit);
+            let appenders: Vec<_> = (0..3)
+                .map(|kind| {
+                    device.spawn_appender(kind, |device, appender| {
+                        for _ in 0..2 {
+                            match shuttle::future::block_on(device.append(appender, &[1; 20])) {
+                                Ok(seq) => assert!(device.durable.load(Ordering::SeqCst) >= seq),
+                                Err(AppendError::Closed) => {}
+                                Err(error) => panic!("{error}"),
+                            }
+                        }
+                    })
+                })
+                .collect();
+            device.queue.close();
+            commits.join().unwrap();
+            let end = device.queue.lock().durable_end();
+            appenders.into_iter().for_each(|thread| thread.join().unwrap());
+            assert_eq!(device.queue.lock().durable_end(), end, "nothing is written afterwards");
+            assert_eq!(device.queue.lock().next_seq(), end);
         },
         2000,
     );
@@ -150,28 +231,21 @@ fn every_appender_is_answered_and_its_record_is_durable_then() {
 
 #[test]
 fn failures_reach_everyone_and_numbers_stay_dense() {
-    for fatal in [false, true] {
+    for fails in [Failure::NoSpace, Failure::Broken] {
         shuttle::check_random(
             move || {
-                let queue = queue(1 << 20);
-                let written = Arc::new(AtomicU64::new(0));
-                let commits = {
-                    let (queue, written) = (Arc::clone(&queue), Arc::clone(&written));
-                    shuttle::thread::spawn(move || {
-                        commit(&queue, &written, |group| {
-                            (group == 2).then_some(if fatal { Failure::Broken } else { Failure::NoSpace })
-                        });
-                    })
-                };
+                let device = Device::new(1 << 20, Some(fails));
+                let commits = device.spawn(Device::commit);
                 let appenders: Vec<_> = (0..3)
-                    .map(|n: u8| {
-                        let (queue, written) = (Arc::clone(&queue), Arc::clone(&written));
-                        shuttle::thread::spawn(move || {
+                    .map(|kind| {
+                        device.spawn_appender(kind, |device, appender| {
                             for _ in 0..2 {
-                                match shuttle::future::block_on(append(&queue, &[n; 60])) {
-                                    Ok(seq) => assert!(written.load(Ordering::SeqCst) >= seq),
-                                    Err(AppendError::Full { .. }) => assert!(!fatal),
-                                    Err(AppendError::Poisoned { .. }) => assert!(fatal),
+                                match shuttle::future::block_on(device.append(appender, &[1; 20])) {
+                                    Ok(seq) => assert!(device.durable.load(Ordering::SeqCst) >= seq),
+                                    Err(AppendError::Full { .. }) => assert_eq!(device.fails, Some(Failure::NoSpace)),
+                                    Err(AppendError::Poisoned { .. }) => {
+                                        assert_eq!(device.fails, Some(Failure::Broken));
+                                    }
                                     Err(error) => panic!("{error}"),
                                 }
                             }
@@ -179,9 +253,9 @@ fn failures_reach_everyone_and_numbers_stay_dense() {
                     })
                     .collect();
                 appenders.into_iter().for_each(|thread| thread.join().unwrap());
-                queue.close();
+                device.queue.close();
                 commits.join().unwrap();
-                assert_eq!(queue.lock().durable_end(), written.load(Ordering::SeqCst) + 1);
+                assert_eq!(device.queue.lock().durable_end(), device.durable.load(Ordering::SeqCst) + 1);
             },
             1000,
         );
@@ -192,40 +266,31 @@ fn failures_reach_everyone_and_numbers_stay_dense() {
 fn a_full_queue_goes_on_when_a_segment_is_removed() {
     shuttle::check_random(
         || {
-            let queue = queue(512);
-            let written = Arc::new(AtomicU64::new(0));
-            let commits = {
-                let (queue, written) = (Arc::clone(&queue), Arc::clone(&written));
-                shuttle::thread::spawn(move || commit(&queue, &written, |_| None))
-            };
-            let appender = {
-                let queue = Arc::clone(&queue);
-                shuttle::thread::spawn(move || {
-                    for n in 1..=6 {
-                        assert_eq!(shuttle::future::block_on(append(&queue, &[0; 90])).unwrap(), n);
+            let device = Device::new(512, None);
+            let commits = device.spawn(Device::commit);
+            let appender = device.spawn(|device| {
+                for n in 1..=6 {
+                    let appender = if n % 2 == 0 { Appender::Thread } else { Appender::Task };
+                    assert_eq!(shuttle::future::block_on(device.append(appender, &[0; 90])).unwrap(), n);
+                }
+            });
+            let remover = device.spawn(|device| {
+                let (queue, mut read) = (&device.queue, 1);
+                while read <= 6 {
+                    let (view, epoch, oldest) = {
+                        let state = queue.lock();
+                        (state.view(read), state.readable.epoch(), state.segments()[0].base)
+                    };
+                    queue.removed(oldest);
+                    match view {
+                        Some(view) => read = view.end,
+                        None => shuttle::future::block_on(Changed::new(Readable(queue), epoch, None)),
                     }
-                })
-            };
-            let remover = {
-                let queue = Arc::clone(&queue);
-                shuttle::thread::spawn(move || {
-                    let mut read = 1;
-                    while read <= 6 {
-                        let (view, epoch, oldest) = {
-                            let state = queue.lock();
-                            (state.view(read), state.readable.epoch(), state.segments()[0].base)
-                        };
-                        queue.removed(oldest);
-                        match view {
-                            Some(view) => read = view.end,
-                            None => shuttle::future::block_on(Changed::new(Readable(&queue), epoch, None)),
-                        }
-                    }
-                })
-            };
+                }
+            });
             appender.join().unwrap();
             remover.join().unwrap();
-            queue.close();
+            device.queue.close();
             commits.join().unwrap();
         },
         2000,

@@ -32,6 +32,27 @@ fn what_is_appended_is_read_acknowledged_and_still_there_after_reopening() {
 }
 
 #[test]
+fn what_is_submitted_keeps_its_order_and_is_there_when_the_wait_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path(), Options::default());
+    let groups: Vec<_> = (0..20_u64).map(|group| (group * 5 + 1..=group * 5 + 5).collect::<Vec<_>>()).collect();
+    let submitted: Vec<_> = groups
+        .iter()
+        .map(|group| spool.submit_all(&group.iter().map(|n| payload(*n)).collect::<Vec<_>>()).unwrap())
+        .collect();
+    assert_eq!(spool.submit_all(&[] as &[&[u8]]).unwrap().wait().unwrap(), 101);
+    for (group, appending) in groups.iter().zip(submitted) {
+        assert_eq!(appending.wait().unwrap(), group[0]);
+        assert!(spool.durable_seq() >= group[4]);
+    }
+    drop(spool.submit_all(&[payload(101)]).unwrap());
+    spool.close().unwrap();
+    assert!(matches!(spool.submit_all(&[payload(102)]), Err(AppendError::Closed)));
+    let (spool, _) = open(dir.path(), Options::default());
+    assert_eq!(read_all(&spool).records, (1..=101).collect::<Vec<_>>(), "the one that nobody waited for, too");
+}
+
+#[test]
 fn appenders_of_all_kinds_get_dense_numbers_and_their_own_records() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path(), Options::default());
