@@ -182,6 +182,11 @@ pub struct Appending {
 }
 
 impl Appending {
+    /// The first record's number; the others' follow it.
+    pub fn first_seq(&self) -> u64 {
+        self.first
+    }
+
     /// Blocks the thread until the records are appended, as [`Spool::append_all`] does. Returns the first one's number.
     ///
     /// # Errors

@@ -55,7 +55,7 @@ pub struct Receipt {
 #[must_use = "the events are accepted only when `wait` says so"]
 pub struct Submission {
     streamer: AuditStreamer,
-    events: usize,
+    events: u64,
     state: Submitted,
 }
 
@@ -66,6 +66,15 @@ enum Submitted {
 }
 
 impl Submission {
+    /// The last event's number. Once [`AuditStreamer::durable_sequence`] has come to it, [`wait`](Self::wait) does not block.
+    pub fn last_sequence(&self) -> u64 {
+        let first = match &self.state {
+            Submitted::Accepted(first) => *first,
+            Submitted::Appending(appending) => appending.first_seq(),
+        };
+        (first + self.events).saturating_sub(1)
+    }
+
     /// Blocks the thread until the events are accepted. Gives the first one's number; the others' follow it.
     ///
     /// # Errors
@@ -75,7 +84,7 @@ impl Submission {
         match self.state {
             Submitted::Accepted(first) => Ok(first),
             Submitted::Appending(appending) => Ok(appending.wait().inspect_err(|_| {
-                self.streamer.inner.accepted.fetch_sub(self.events as u64, Ordering::Relaxed);
+                self.streamer.inner.accepted.fetch_sub(self.events, Ordering::Relaxed);
             })?),
         }
     }
@@ -351,14 +360,18 @@ impl AuditStreamer {
     pub fn submit_all(&self, events: &[AuditEvent]) -> Result<Submission, Error> {
         let Some(spool) = &self.inner.spool else {
             let first = self.accept(events)?;
-            return Ok(Submission { streamer: self.clone(), events: 0, state: Submitted::Accepted(first) });
+            return Ok(Submission {
+                streamer: self.clone(),
+                events: events.len() as u64,
+                state: Submitted::Accepted(first),
+            });
         };
         let mut buffer = Buffer::take();
         let mapped = buffer.get();
         self.map_or_announce(events, mapped)?;
         let appending = spool.submit_all(&mapped.records().collect::<Vec<_>>())?;
         self.spooled(events.len());
-        Ok(Submission { streamer: self.clone(), events: events.len(), state: Submitted::Appending(appending) })
+        Ok(Submission { streamer: self.clone(), events: events.len() as u64, state: Submitted::Appending(appending) })
     }
 
     /// Accepts an event for all destinations, as [`emit`](Self::emit) does, without blocking the thread while it waits.

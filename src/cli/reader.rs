@@ -180,12 +180,22 @@ impl Reader {
             Err(error) => self.accepted(Err(error), *line, batch.end),
             Ok(submission) => {
                 self.under_way.push_back((batch, submission));
-                if self.under_way.len() > MOST_UNDER_WAY {
-                    return self.settle_oldest();
-                }
-                Ok(ControlFlow::Continue(()))
+                self.settle_some()
             }
         }
+    }
+
+    /// Settles what has arrived, so that a kill costs little, and waits for the oldest batch if there are too many.
+    fn settle_some(&mut self) -> Flow<anyhow::Error> {
+        let durable = self.streamer.durable_sequence().unwrap_or(0);
+        while let Some((_, oldest)) = self.under_way.front()
+            && (oldest.last_sequence() <= durable || self.under_way.len() > MOST_UNDER_WAY)
+        {
+            if self.settle_oldest()?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Hands over what is held, and waits until all of it is accepted.

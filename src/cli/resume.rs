@@ -8,7 +8,8 @@
 //!             the input's first bytes (128) | its bytes before the offset (128) | crc32c u32;  two of them, at 0 and 4096
 //! ```
 //!
-//! A position is written after its events are on the device: it is never ahead of them, and a kill costs the duplicates of one batch.
+//! A position is written after its events are on the device: it is never ahead of them, and a kill costs duplicates of what was
+//! under way.
 //! It is synced every second and at the end, so a power cut costs those of a second.
 
 use std::collections::VecDeque;
