@@ -21,8 +21,9 @@ use prost::Message;
 use crate::config::{Body, Limits};
 use crate::event::AuditEvent;
 use crate::json::{Reader, Value};
+use crate::record::{Promoted, Promoter};
 use crate::{ocsf, pipeline, record};
-use wire::{bytes, fixed32, fixed64, nested, varint_field};
+use wire::{begin, bytes, end, fixed32, fixed64, nested, varint_field};
 
 pub(crate) use any_value::any_json;
 pub use any_value::body_json;
@@ -74,42 +75,61 @@ pub(crate) fn log_record(record: &SdkLogRecord, body: Body, out: &mut Vec<u8>) {
 /// [`log_record`] of the whole record, up to their order. Text that is no event becomes the body of a bare record.
 pub(crate) fn event_record(event: &str, observed: Option<SystemTime>, body: Body, limits: &Limits, out: &mut Vec<u8>) {
     nested(out, 2, 2, |out| {
-        let start = out.len();
-        match record::read(event, limits, &mut Wire(out)) {
-            Ok(fields) => {
-                if let Some(nanos) = fields.time().and_then(nanos) {
-                    fixed64(out, 1, nanos);
-                }
-                let (number, text) = fields.severity();
-                varint_field(out, 2, number as u64);
-                bytes(out, 3, text.as_bytes());
-                if let Some((trace_id, span_id, flags)) = fields.trace() {
-                    trace(trace_id, span_id, flags.unwrap_or_default(), out);
-                }
-                bytes(out, 12, fields.event_name().as_bytes());
+        let fields = match body {
+            Body::Map => map_and_attributes(event, limits, out),
+            Body::Json | Body::Message => None,
+        };
+        let fields = fields.or_else(|| {
+            nested(out, 5, 2, |out| write_text_body(event, body, out));
+            let start = out.len();
+            record::read(event, limits, out).inspect_err(|_| out.truncate(start)).ok()
+        });
+        if let Some(fields) = fields {
+            if let Some(nanos) = fields.time().and_then(nanos) {
+                fixed64(out, 1, nanos);
             }
-            Err(_) => out.truncate(start),
+            let (number, text) = fields.severity();
+            varint_field(out, 2, number as u64);
+            bytes(out, 3, text.as_bytes());
+            if let Some((trace_id, span_id, flags)) = fields.trace() {
+                trace(trace_id, span_id, flags.unwrap_or_default(), out);
+            }
+            bytes(out, 12, fields.event_name().as_bytes());
         }
-        nested(out, 5, 2, |out| write_text_body(event, body, out));
         if let Some(nanos) = observed.and_then(nanos) {
             fixed64(out, 11, nanos);
         }
     });
 }
 
-/// Attributes straight to the wire.
-struct Wire<'o>(&'o mut Vec<u8>);
+/// The event as a map and its attributes, the text being read only once; `None`, and nothing written, if it is no event.
+fn map_and_attributes(event: &str, limits: &Limits, out: &mut Vec<u8>) -> Option<record::Fields> {
+    let start = out.len();
+    // They cannot stand within the body.
+    let mut attributes = Vec::with_capacity(event.len() * 2);
+    let mut promoter = Promoter::new(limits, &mut attributes);
+    let body = begin(out, 5, 2);
+    if any_value::event(event, &mut promoter, out).is_err() {
+        out.truncate(start);
+        return None;
+    }
+    let fields = promoter.into_fields();
+    end(out, body);
+    out.extend_from_slice(&attributes);
+    Some(fields)
+}
 
-impl record::Attributes for Wire<'_> {
-    fn add(&mut self, key: &'static str, value: record::Promoted<'_>) {
-        let out = &mut *self.0;
-        if let record::Promoted::Text(text) = value {
-            return any_value::string_pair(out, 6, key, text);
+/// Attributes straight to the wire.
+impl record::Attributes for Vec<u8> {
+    fn add(&mut self, key: &'static str, value: Promoted<'_>) {
+        match value {
+            Promoted::Text(text) => any_value::string_pair(self, 6, key, text),
+            Promoted::Int(int) => any_value::int_pair(self, 6, key, int),
+            value => nested(self, 6, 1, |out| {
+                bytes(out, 1, key.as_bytes());
+                nested(out, 2, 1, |out| any_value::promoted(&value, out));
+            }),
         }
-        nested(out, 6, 1, |out| {
-            bytes(out, 1, key.as_bytes());
-            nested(out, 2, 1, |out| any_value::promoted(&value, out));
-        });
     }
 }
 
@@ -252,7 +272,10 @@ impl OtlpJson {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::json::tests::any_json;
     use crate::ocsf::Span;
 
     const EVENTS: &str = include_str!("../tests/data/compat/events.jsonl");
@@ -262,10 +285,18 @@ mod tests {
         logs.log_records.remove(0)
     }
 
+    fn assert_carried_is_whole(text: &str, body: Body, limits: &Limits) {
+        let observed = SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(1_793_607_247_120_394_001);
+        let mut record = SdkLoggerProvider::builder().build().logger(SCOPE_NAME).create_log_record();
+        record::fill(&mut record, text.into(), observed, limits).unwrap();
+        let (mut whole, mut carried) = (Vec::new(), Vec::new());
+        log_record(&record, body, &mut whole);
+        event_record(text, Some(observed), body, limits, &mut carried);
+        assert_eq!(decoded(&carried), decoded(&whole), "{text}");
+    }
+
     #[test]
     fn a_record_of_carried_text_is_the_whole_record() {
-        let logger = SdkLoggerProvider::builder().build().logger(SCOPE_NAME);
-        let observed = SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(1_793_607_247_120_394_001);
         let span = Span { trace_id: [7; 16], span_id: [8; 8], flags: 1 };
         let few = Limits { attribute_count: 5, attribute_value_length: Some(4) };
         for (line, limits) in EVENTS.lines().zip([Limits::default(), few].into_iter().cycle()) {
@@ -274,13 +305,79 @@ mod tests {
             ocsf::encode(&event, &ocsf::Mapping::default(), Some(&span), &mut text);
             let text = String::from_utf8(text).unwrap();
             for body in [Body::Map, Body::Json, Body::Message] {
-                let mut record = logger.create_log_record();
-                record::fill(&mut record, text.as_str().into(), observed, &limits).unwrap();
-                let (mut whole, mut carried) = (Vec::new(), Vec::new());
-                log_record(&record, body, &mut whole);
-                event_record(&text, Some(observed), body, &limits, &mut carried);
-                assert_eq!(decoded(&carried), decoded(&whole), "{text}");
+                assert_carried_is_whole(&text, body, &limits);
             }
+        }
+    }
+
+    /// Objects in which members that are promoted are where they belong, and elsewhere, and of any type.
+    fn like_an_event() -> impl Strategy<Value = serde_json::Value> {
+        const PROMOTED: [&str; 20] = [
+            "time",
+            "class_uid",
+            "activity_id",
+            "severity_id",
+            "status",
+            "message",
+            "metadata",
+            "uid",
+            "correlation_uid",
+            "profiles",
+            "product",
+            "actor",
+            "user",
+            "session",
+            "name",
+            "unmapped",
+            "audit_span",
+            "span_id",
+            "trace_flags",
+            "resources",
+        ];
+        let key = prop_oneof![9 => prop::sample::select(&PROMOTED[..]).prop_map(str::to_owned), 1 => any::<String>()];
+        let text =
+            prop::sample::select(vec!["@json:1", "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", "\"\\"]);
+        let long = (0..1100_usize).prop_map(|len| "x".repeat(len).into());
+        let leaf = prop_oneof![any_json(), text.prop_map(Into::into), long, (0..300).prop_map(Into::into)];
+        leaf.prop_recursive(4, 60, 8, move |inner| {
+            let object = prop::collection::btree_map(key.clone(), inner.clone(), 0..8)
+                .prop_map(|map| serde_json::Value::Object(map.into_iter().collect()));
+            prop_oneof![4 => object, 1 => prop::collection::vec(inner, 0..4).prop_map(Into::into)]
+        })
+        .prop_map(|value| if value.is_object() { value } else { serde_json::json!({ "metadata": value }) })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_carried_is_the_whole_record(event in like_an_event(), count in 0_usize..60, length in 0_usize..40) {
+            let limits = Limits { attribute_count: count, attribute_value_length: (length > 20).then_some(length) };
+            assert_carried_is_whole(&event.to_string(), Body::Map, &limits);
+            assert_carried_is_whole(&serde_json::to_string_pretty(&event).unwrap(), Body::Map, &limits);
+        }
+
+        #[test]
+        fn text_that_is_cut_is_a_body_all_the_same(event in like_an_event(), cut in any::<prop::sample::Index>()) {
+            let whole = event.to_string();
+            let cut = (0..=cut.index(whole.len())).rev().find(|at| whole.is_char_boundary(*at)).unwrap();
+            let mut encoded = Vec::new();
+            event_record(&whole[..cut], None, Body::Map, &Limits::default(), &mut encoded);
+            let record = decoded(&encoded);
+            prop_assert_eq!(body_json(record.body.as_ref().unwrap()).unwrap(), &whole[..cut]);
+            prop_assert!(record.attributes.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_span_beside_harmful_keys_is_found() {
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        let span = r#""audit_span":{"span_id":"b7ad6b7169203331","trace_flags":1}"#;
+        let harmful = format!("\"{}\":1", "k".repeat(200));
+        for (first, second) in [(span, &*harmful), (&*harmful, span)] {
+            let text = format!(r#"{{"metadata":{{"correlation_uid":"{trace}"}},"unmapped": {{{first},{second}}}}}"#);
+            assert_carried_is_whole(&text, Body::Map, &Limits::default());
+            let mut encoded = Vec::new();
+            event_record(&text, None, Body::Map, &Limits::default(), &mut encoded);
+            assert_eq!(decoded(&encoded).span_id, [0xb7, 0xad, 0x6b, 0x71, 0x69, 0x20, 0x33, 0x31]);
         }
     }
 

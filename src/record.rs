@@ -16,9 +16,10 @@ use opentelemetry::{Key, SpanId, StringValue, TraceFlags, TraceId};
 use opentelemetry_sdk::logs::SdkLogRecord;
 
 use crate::config::Limits;
-use crate::json::{Malformed, Reader, Str, Value};
+use crate::json::{Malformed, Reader, Value};
 use crate::ocsf;
-use promotion::{Parent, Promotion, promotion};
+use promotion::Field;
+pub(crate) use promotion::{Parent, Promotion, promotion};
 
 pub use crate::otlp::{OtlpJson, body_json};
 
@@ -61,13 +62,12 @@ pub(crate) struct Fields {
 /// # Errors
 /// The text is not a JSON object; what was read of it is of no use.
 pub(crate) fn read(event: &str, limits: &Limits, attributes: &mut impl Attributes) -> Result<Fields, Malformed> {
-    let mut promoter =
-        Promoter { attributes, limits, left: limits.attribute_count.min(MAX_ATTRIBUTES), fields: Fields::default() };
+    let mut promoter = Promoter::new(limits, attributes);
     let mut reader = Reader::new(event);
     if reader.value()? != Value::Object {
-        return Err(Malformed(0));
+        return Err(Malformed);
     }
-    promoter.event(&mut reader)?;
+    promoter.object(Parent::Event, &mut reader)?;
     Ok(promoter.fields)
 }
 
@@ -150,106 +150,125 @@ impl Attributes for SdkLogRecord {
     }
 }
 
-struct Promoter<'r, A> {
+/// Makes attributes and fields of an event's members, as whoever walks the event meets them.
+pub(crate) struct Promoter<'r, A> {
     attributes: &'r mut A,
     limits: &'r Limits,
     left: usize,
     fields: Fields,
 }
 
-impl<A: Attributes> Promoter<'_, A> {
-    fn event(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
+impl<'r, A: Attributes> Promoter<'r, A> {
+    pub(crate) fn new(limits: &'r Limits, attributes: &'r mut A) -> Self {
+        Self { attributes, limits, left: limits.attribute_count.min(MAX_ATTRIBUTES), fields: Fields::default() }
+    }
+
+    pub(crate) fn into_fields(self) -> Fields {
+        self.fields
+    }
+
+    /// Walks the rest of an object that has been entered, only for what is promoted.
+    fn object(&mut self, parent: Parent, reader: &mut Reader<'_>) -> Result<(), Malformed> {
         while let Some(key) = reader.key()? {
-            match key.raw() {
-                "time" => self.fields.time_ms = integer(reader.value()?),
-                "unmapped" => span(reader, &mut self.fields)?,
-                name => {
-                    let value = self.member(name, Parent::Event, reader)?;
-                    let integer = value.and_then(integer);
-                    match name {
-                        "class_uid" => self.fields.class_uid = integer.unwrap_or(0),
-                        "activity_id" => self.fields.activity_id = integer.unwrap_or(0),
-                        "severity_id" => self.fields.severity_id = integer.unwrap_or(0),
-                        _ => {}
-                    }
-                }
-            }
+            self.member(promotion(parent, key.raw()), reader)?;
         }
         Ok(())
     }
 
-    /// Promotes or passes over one member; gives its value if it was promoted.
-    fn member<'a>(
-        &mut self,
-        name: &str,
-        parent: Parent,
-        reader: &mut Reader<'a>,
-    ) -> Result<Option<Value<'a>>, Malformed> {
-        match promotion(parent, name) {
-            Promotion::Attribute(key) => {
-                let value = reader.value()?;
-                self.promote(key, value, reader)?;
-                return Ok(Some(value));
-            }
-            Promotion::Object(child) => match reader.value()? {
-                Value::Object => {
-                    while let Some(key) = reader.key()? {
-                        self.member(key.raw(), child, reader)?;
-                    }
-                }
-                Value::Array => pass_array(reader)?,
-                _ => {}
-            },
-            Promotion::None => {
-                reader.skip()?;
-            }
+    /// Walks a member's value, only for what is promoted.
+    pub(crate) fn member(&mut self, promotion: Promotion, reader: &mut Reader<'_>) -> Result<(), Malformed> {
+        if let Promotion::None = promotion {
+            reader.skip()?;
+            return Ok(());
         }
-        Ok(None)
+        let before = *reader;
+        let value = reader.value()?;
+        match (value, promotion) {
+            (Value::Object, Promotion::Object(child)) => return self.object(child, reader),
+            (Value::Object | Value::Array, _) => {
+                *reader = before;
+                self.compound(promotion, reader.skip()?)?;
+            }
+            _ => self.value(promotion, value),
+        }
+        Ok(())
     }
 
-    fn promote(&mut self, key: &'static str, value: Value<'_>, reader: &mut Reader<'_>) -> Result<(), Malformed> {
-        match value {
-            Value::Null => {}
-            Value::Bool(bool) => self.add(key, Promoted::Bool(bool)),
-            Value::Number(text) => {
-                if let Ok(int) = text.parse() {
-                    self.add(key, Promoted::Int(int));
-                } else if let Ok(double) = text.parse() {
+    /// Promotes a value; of an array or object, only that it is one.
+    #[inline]
+    pub(crate) fn value(&mut self, promotion: Promotion, value: Value<'_>) {
+        let (field, key) = match promotion {
+            Promotion::Attribute(key) => (None, Some(key)),
+            Promotion::Field(field) => (Some(field), None),
+            Promotion::Both(field, key) => (Some(field), Some(key)),
+            Promotion::Object(_) | Promotion::None => return,
+        };
+        if let Some(field) = field {
+            self.field(field, value);
+        }
+        match (key, value) {
+            (Some(key), Value::Bool(bool)) => self.add(key, Promoted::Bool(bool)),
+            (Some(key), Value::Int(int)) => self.add(key, Promoted::Int(int)),
+            (Some(key), Value::Number(text)) => {
+                if let Ok(double) = text.parse() {
                     self.add(key, Promoted::Double(double));
                 }
             }
-            Value::String(text) => self.string(key, text),
-            Value::Object => pass_object(reader)?,
-            Value::Array => {
-                let mut texts = Vec::new();
-                while reader.element()? {
-                    match reader.value()? {
-                        Value::String(text) => texts.push(self.cut(text.text())),
-                        Value::Array => pass_array(reader)?,
-                        Value::Object => pass_object(reader)?,
-                        _ => {}
-                    }
+            (Some(key), Value::String(text)) => {
+                let text = text.text();
+                if text.len() <= MAX_ATTRIBUTE_BYTES {
+                    self.add(key, Promoted::Text(&self.cut(text)));
                 }
-                self.add(key, Promoted::Texts(&texts));
             }
+            _ => {}
         }
-        Ok(())
     }
 
-    fn string(&mut self, key: &'static str, text: Str<'_>) {
-        let text = text.text();
-        if key == "ocsf.metadata.correlation_uid" {
-            self.fields.trace_id =
-                TraceId::from_hex(&text).ok().filter(|id| text.len() == 32 && *id != TraceId::INVALID);
+    fn field(&mut self, field: Field, value: Value<'_>) {
+        let integer = if let Value::Int(int) = value { Some(int) } else { None };
+        match (field, value) {
+            (Field::Time, _) => self.fields.time_ms = integer,
+            (Field::ClassUid, _) => self.fields.class_uid = integer.unwrap_or(0),
+            (Field::ActivityId, _) => self.fields.activity_id = integer.unwrap_or(0),
+            (Field::SeverityId, _) => self.fields.severity_id = integer.unwrap_or(0),
+            (Field::Uid, Value::String(_)) => self.value(Promotion::Attribute(UID), value),
+            (Field::TraceId, Value::String(id)) => {
+                let id = id.text();
+                self.fields.trace_id =
+                    TraceId::from_hex(&id).ok().filter(|trace| id.len() == 32 && *trace != TraceId::INVALID);
+            }
+            (Field::SpanId, Value::String(id)) => {
+                self.fields.span_id = SpanId::from_hex(id.raw()).ok().filter(|_| id.raw().len() == 16);
+            }
+            (Field::TraceFlags, Value::Int(_) | Value::Number(_)) => {
+                self.fields.trace_flags = integer.and_then(|flags| u8::try_from(flags).ok()).map(TraceFlags::new);
+            }
+            (Field::Uid | Field::TraceId | Field::SpanId | Field::TraceFlags, _) => {}
         }
-        if text.len() > MAX_ATTRIBUTE_BYTES {
-            return;
+    }
+
+    /// Promotes the texts of an array, by its JSON text; of an object, only that it is one.
+    pub(crate) fn compound(&mut self, promotion: Promotion, text: &str) -> Result<(), Malformed> {
+        let mut reader = Reader::new(text);
+        let value = reader.value()?;
+        self.value(promotion, value);
+        let (Promotion::Attribute(key) | Promotion::Both(_, key), Value::Array) = (promotion, value) else {
+            return Ok(());
+        };
+        let mut texts = Vec::new();
+        while reader.element()? {
+            let before = reader;
+            match reader.value()? {
+                Value::String(text) => texts.push(self.cut(text.text())),
+                Value::Array | Value::Object => {
+                    reader = before;
+                    reader.skip()?;
+                }
+                _ => {}
+            }
         }
-        let text = self.cut(text);
-        if key == "ocsf.metadata.uid" {
-            self.add(UID, Promoted::Text(&text));
-        }
-        self.add(key, Promoted::Text(&text));
+        self.add(key, Promoted::Texts(&texts));
+        Ok(())
     }
 
     /// `OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT` cuts, at a character's border.
@@ -268,62 +287,6 @@ impl<A: Attributes> Promoter<'_, A> {
             self.left -= 1;
             self.attributes.add(key, value);
         }
-    }
-}
-
-/// `unmapped.audit_span`: the span id and flags, which OCSF has no place for.
-fn span(reader: &mut Reader<'_>, fields: &mut Fields) -> Result<(), Malformed> {
-    match reader.value()? {
-        Value::Object => {}
-        Value::Array => return pass_array(reader),
-        _ => return Ok(()),
-    }
-    while let Some(key) = reader.key()? {
-        if key.raw() != "audit_span" {
-            reader.skip()?;
-            continue;
-        }
-        match reader.value()? {
-            Value::Object => {}
-            Value::Array => {
-                pass_array(reader)?;
-                continue;
-            }
-            _ => continue,
-        }
-        while let Some(key) = reader.key()? {
-            match (key.raw(), reader.value()?) {
-                ("span_id", Value::String(id)) => {
-                    fields.span_id = SpanId::from_hex(id.raw()).ok().filter(|_| id.raw().len() == 16);
-                }
-                ("trace_flags", Value::Number(flags)) => fields.trace_flags = flags.parse().ok().map(TraceFlags::new),
-                (_, Value::Array) => pass_array(reader)?,
-                (_, Value::Object) => pass_object(reader)?,
-                _ => {}
-            }
-        }
-    }
-    Ok(())
-}
-
-fn pass_array(reader: &mut Reader<'_>) -> Result<(), Malformed> {
-    while reader.element()? {
-        reader.skip()?;
-    }
-    Ok(())
-}
-
-fn pass_object(reader: &mut Reader<'_>) -> Result<(), Malformed> {
-    while reader.key()?.is_some() {
-        reader.skip()?;
-    }
-    Ok(())
-}
-
-fn integer(value: Value<'_>) -> Option<i64> {
-    match value {
-        Value::Number(text) => text.parse().ok(),
-        _ => None,
     }
 }
 

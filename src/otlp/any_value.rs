@@ -10,9 +10,11 @@ use opentelemetry::{Array, StringValue};
 use opentelemetry_proto::tonic::common::v1::{AnyValue as ProtoValue, any_value::Value as ProtoKind};
 use prost::Message;
 
-use super::wire::{begin, bytes, end, field_len, fixed64, header, nested, varint_field};
-use crate::json::{Malformed, Reader, Value};
-use crate::record::Promoted;
+use super::wire::{
+    LEN, VARINT, begin, bytes, end, field_len, fixed64, header, nested, tag, varint, varint_field, varint_field_len,
+};
+use crate::json::{Malformed, Reader, Str, Value};
+use crate::record::{Parent, Promoted, Promoter, Promotion, promotion};
 
 /// Begins a string whose rest is JSON text.
 const JSON_MARK: &str = "@json:";
@@ -38,6 +40,13 @@ const DOUBLE: u32 = 4;
 const ARRAY: u32 = 5;
 const KVLIST: u32 = 6;
 const BYTES: u32 = 7;
+
+// Tags: of an element of KeyValueList, of both fields of KeyValue, and of a string and an integer in AnyValue.
+const PAIR: u8 = tag(1, LEN);
+const KEY: u8 = tag(1, LEN);
+const VALUE: u8 = tag(2, LEN);
+const TEXT: u8 = tag(STRING, LEN);
+const INTEGER: u8 = tag(INT, VARINT);
 
 /// The content of an `AnyValue` message.
 pub(super) fn sdk(value: &AnyValue, out: &mut Vec<u8>) {
@@ -113,131 +122,265 @@ pub(super) fn resource(value: &opentelemetry::Value, out: &mut Vec<u8>) {
 #[inline]
 pub(super) fn string_pair(out: &mut Vec<u8>, field: u32, key: &str, text: &str) {
     let value = field_len(text.len());
+    let pair = field_len(key.len()) + field_len(value);
+    if pair < 128 {
+        // All lengths are one byte.
+        out.extend_from_slice(&[tag(field, LEN), pair as u8, KEY, key.len() as u8]);
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(&[VALUE, value as u8, TEXT, text.len() as u8]);
+    } else {
+        header(out, field, pair);
+        bytes(out, 1, key.as_bytes());
+        header(out, 2, value);
+        header(out, STRING, text.len());
+    }
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// A `KeyValue` message as a field, its value an integer.
+#[inline]
+pub(super) fn int_pair(out: &mut Vec<u8>, field: u32, key: &str, int: i64) {
+    let value = varint_field_len(int as u64);
     header(out, field, field_len(key.len()) + field_len(value));
     bytes(out, 1, key.as_bytes());
-    header(out, 2, value);
-    bytes(out, STRING, text.as_bytes());
+    int_value(out, value, int);
+}
+
+/// `KeyValue.value`, an integer whose `AnyValue` takes so many bytes.
+#[inline]
+fn int_value(out: &mut Vec<u8>, len: usize, int: i64) {
+    out.extend_from_slice(&[VALUE, len as u8, INTEGER]);
+    varint(out, int as u64);
 }
 
 /// The content of an `AnyValue` message, from JSON text. Text that is not JSON is a string.
 pub(super) fn json(text: &str, out: &mut Vec<u8>) {
     let start = out.len();
-    if value(&mut Reader::new(text), 0, out).is_err() {
+    if Writer::new(text, None, out).value(Parent::Other).is_err() {
         out.truncate(start);
         bytes(out, STRING, text.as_bytes());
     }
 }
 
-fn value(reader: &mut Reader<'_>, depth: usize, out: &mut Vec<u8>) -> Result<(), Malformed> {
-    if depth == MAX_DEPTH {
-        let deeper = reader.skip()?;
-        marked(deeper, out);
-        return Ok(());
+/// The content of an `AnyValue` message, from an event's JSON text, of which the promoter sees what it promotes on the way.
+///
+/// # Errors
+/// The text is not a JSON object; what was written and promoted of it is of no use.
+pub(super) fn event(text: &str, promoter: &mut Promoter<'_, Vec<u8>>, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    if !text.starts_with('{') {
+        return Err(Malformed);
     }
-    let read = reader.value()?;
-    write(read, reader, depth, out)
+    Writer::new(text, Some(promoter), out).value(Parent::Event).map_err(|_| Malformed)
 }
 
-/// Writes a value that has been read or entered.
-fn write(read: Value<'_>, reader: &mut Reader<'_>, depth: usize, out: &mut Vec<u8>) -> Result<(), Malformed> {
-    match read {
-        Value::Null => {}
-        Value::Bool(bool) => varint_field(out, BOOL, u64::from(bool)),
-        Value::Number(text) => number(text, out),
-        Value::String(text) => {
-            let text = text.text();
-            if text.starts_with(JSON_MARK) {
-                marked(&serde_json::Value::from(text).to_string(), out);
-            } else {
-                bytes(out, STRING, text.as_bytes());
-            }
-        }
-        Value::Array => {
-            let array = begin(out, ARRAY, 1);
-            while reader.element()? {
-                let element = begin(out, 1, 1);
-                value(reader, depth + 1, out)?;
-                end(out, element);
-            }
-            end(out, array);
-        }
-        Value::Object => {
-            let map = begin(out, KVLIST, if depth == 0 { 2 } else { 1 });
-            while let Some(key) = reader.key()? {
-                member(&key.text(), reader, depth, out)?;
-            }
-            end(out, map);
-        }
-    }
-    Ok(())
+/// Why a value cannot be written.
+enum Stop {
+    Malformed,
+    /// It is in a free member, and its path is too long or it has too many keys.
+    Harmful,
 }
 
-fn member(key: &str, reader: &mut Reader<'_>, depth: usize, out: &mut Vec<u8>) -> Result<(), Malformed> {
-    let is_free = depth == 0 && FREE_MEMBERS.contains(&key);
-    let read = if is_free || depth + 1 == MAX_DEPTH { None } else { Some(reader.value()?) };
-    if let Some(Value::String(text)) = read {
-        let text = text.text();
-        if !text.starts_with(JSON_MARK) {
-            string_pair(out, 1, key, &text);
+impl From<Malformed> for Stop {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+/// Writes JSON text as `AnyValue`, in one pass.
+struct Writer<'w, 'p, 'a> {
+    reader: Reader<'a>,
+    promoter: Option<&'w mut Promoter<'p, Vec<u8>>>,
+    out: &'w mut Vec<u8>,
+    /// How many keys a free member may still have; `None` outside of one.
+    keys_left: Option<usize>,
+}
+
+impl<'w, 'p, 'a> Writer<'w, 'p, 'a> {
+    fn new(text: &'a str, promoter: Option<&'w mut Promoter<'p, Vec<u8>>>, out: &'w mut Vec<u8>) -> Self {
+        Self { reader: Reader::new(text), promoter, out, keys_left: None }
+    }
+
+    /// Reads a value and writes its content.
+    fn value(&mut self, parent: Parent) -> Result<(), Stop> {
+        let value = self.enter(0)?;
+        self.content(value, self.expected(value), parent, 0, 0)
+    }
+
+    /// Reads a scalar, or enters an array or object; `None` where all is so deep that it is not looked into.
+    #[inline]
+    fn enter(&mut self, depth: usize) -> Result<Option<Value<'a>>, Malformed> {
+        if depth < MAX_DEPTH { self.reader.value().map(Some) } else { Ok(None) }
+    }
+
+    /// Writes the content of a value that has been entered. `path` is the length of the path of keys to it, which only counts
+    /// in a free member.
+    fn content(
+        &mut self,
+        value: Option<Value<'a>>,
+        expected: usize,
+        parent: Parent,
+        depth: usize,
+        path: usize,
+    ) -> Result<(), Stop> {
+        let Some(value) = value else {
+            marked(self.reader.skip()?, self.out);
             return Ok(());
+        };
+        match value {
+            Value::Null => {}
+            Value::Bool(bool) => varint_field(self.out, BOOL, u64::from(bool)),
+            Value::Int(int) => varint_field(self.out, INT, int as u64),
+            Value::Number(text) => number(text, self.out),
+            Value::String(text) => {
+                let text = text.text();
+                if text.starts_with(JSON_MARK) {
+                    marked(&serde_json::Value::from(text).to_string(), self.out);
+                } else {
+                    bytes(self.out, STRING, text.as_bytes());
+                }
+            }
+            Value::Array => {
+                let array = begin(self.out, ARRAY, expected);
+                while self.reader.element()? {
+                    let value = self.enter(depth + 1)?;
+                    let expected = self.expected(value);
+                    let element = begin(self.out, 1, expected);
+                    self.content(value, expected, Parent::Other, depth + 1, path + 2)?;
+                    end(self.out, element);
+                }
+                end(self.out, array);
+            }
+            Value::Object => {
+                let map = begin(self.out, KVLIST, expected);
+                while let Some(key) = self.reader.key()? {
+                    self.member(key, parent, depth + 1, path)?;
+                }
+                end(self.out, map);
+            }
         }
-    }
-    let pair = begin(out, 1, 1);
-    bytes(out, 1, key.as_bytes());
-    let open = begin(out, 2, 1);
-    match read {
-        Some(read) => write(read, reader, depth + 1, out)?,
-        None if is_free => free_member(reader.skip()?, out)?,
-        None => value(reader, depth + 1, out)?,
-    }
-    end(out, open);
-    end(out, pair);
-    Ok(())
-}
-
-/// A member in which keys can be the event's own: a map as long as these are harmless, else text.
-fn free_member(text: &str, out: &mut Vec<u8>) -> Result<(), Malformed> {
-    let mut keys = 0;
-    if is_harmless(&mut Reader::new(text), "unmapped".len(), 0, &mut keys)? {
-        value(&mut Reader::new(text), 1, out)
-    } else {
-        marked(text, out);
         Ok(())
     }
+
+    /// Reads a member's value, writes the pair, and promotes it.
+    fn member(&mut self, key: Str<'a>, parent: Parent, depth: usize, path: usize) -> Result<(), Stop> {
+        let path = path + 1 + key.len();
+        if let Some(left) = &mut self.keys_left {
+            if path > MAX_PATH || *left == 0 {
+                return Err(Stop::Harmful);
+            }
+            *left -= 1;
+        }
+        let promotion = promotion(parent, key.raw());
+        let before = self.reader;
+        let value = self.enter(depth)?;
+        match value {
+            Some(Value::String(text)) if !text.starts_with(JSON_MARK) => short_string_pair(self.out, key, text),
+            Some(Value::Int(int)) => short_int_pair(self.out, key, int),
+            _ => {
+                let expected = self.expected(value);
+                let pair = begin(self.out, 1, expected);
+                bytes(self.out, 1, key.text().as_bytes());
+                let open = begin(self.out, 2, expected);
+                if depth == 1 && FREE_MEMBERS.contains(&&*key.text()) {
+                    self.free(value, expected, promotion, before)?;
+                } else {
+                    self.content(value, expected, promotion.children(), depth, path)?;
+                }
+                end(self.out, open);
+                end(self.out, pair);
+            }
+        }
+        match (promotion, &mut self.promoter, value) {
+            (Promotion::None, _, _) | (_, None, _) | (_, _, None) => {}
+            (_, Some(promoter), Some(Value::Array | Value::Object)) => {
+                promoter.compound(promotion, self.reader.since(before))?;
+            }
+            (_, Some(promoter), Some(value)) => promoter.value(promotion, value),
+        }
+        Ok(())
+    }
+
+    /// Writes the content of a member in which keys can be the event's own: a map as long as these are harmless, else text.
+    fn free(
+        &mut self,
+        value: Option<Value<'a>>,
+        expected: usize,
+        promotion: Promotion,
+        before: Reader<'a>,
+    ) -> Result<(), Stop> {
+        let start = self.out.len();
+        self.keys_left = Some(MAX_KEYS);
+        let written = self.content(value, expected, promotion.children(), 1, "unmapped".len());
+        self.keys_left = None;
+        if let Err(Stop::Harmful) = written {
+            self.out.truncate(start);
+            self.reader = before;
+            self.pass(promotion)?;
+            marked(self.reader.since(before), self.out);
+            return Ok(());
+        }
+        written
+    }
+
+    /// Passes over a value, only for what is promoted.
+    fn pass(&mut self, promotion: Promotion) -> Result<(), Malformed> {
+        match &mut self.promoter {
+            Some(promoter) => promoter.member(promotion, &mut self.reader),
+            None => self.reader.skip().map(drop),
+        }
+    }
+
+    /// How many bytes the length of a value that has been entered will take, by where the next bracket closes: text and message
+    /// are about as long.
+    #[inline]
+    fn expected(&self, value: Option<Value<'_>>) -> usize {
+        const NEAR: usize = 100;
+        if !matches!(value, Some(Value::Array | Value::Object)) {
+            return 1;
+        }
+        let rest = self.reader.rest();
+        if memchr::memchr2(b'}', b']', &rest[..rest.len().min(NEAR)]).is_some() { 1 } else { 2 }
+    }
 }
 
-fn is_harmless(reader: &mut Reader<'_>, path: usize, depth: usize, keys: &mut usize) -> Result<bool, Malformed> {
-    if depth == MAX_DEPTH {
-        // What lies deeper becomes text by itself.
-        reader.skip()?;
-        return Ok(true);
-    }
-    match reader.value()? {
-        Value::Object => {
-            while let Some(key) = reader.key()? {
-                *keys += 1;
-                let path = path + 1 + key.raw().len();
-                if path > MAX_PATH || *keys > MAX_KEYS || !is_harmless(reader, path, depth + 1, keys)? {
-                    return Ok(false);
-                }
-            }
-        }
-        Value::Array => {
-            while reader.element()? {
-                if !is_harmless(reader, path + 2, depth + 1, keys)? {
-                    return Ok(false);
-                }
-            }
-        }
-        _ => {}
-    }
-    Ok(true)
+/// The longest string that is copied with what stands behind it.
+const WIDE: usize = 32;
+
+/// A string that has no escapes, by its text's first bytes.
+#[inline]
+fn wide(out: &mut Vec<u8>, text: &[u8; WIDE], len: usize) {
+    out.extend_from_slice(text);
+    out.truncate(out.len() - WIDE + len);
+}
+
+/// A pair of a map, its value a string. Most of an event are such pairs, and short ones.
+#[inline]
+fn short_string_pair(out: &mut Vec<u8>, key: Str<'_>, text: Str<'_>) {
+    let (Some(key_bytes), Some(text_bytes)) = (key.wide(), text.wide()) else {
+        return string_pair(out, 1, &key.text(), &text.text());
+    };
+    let (key, text) = (key.len(), text.len());
+    // All lengths are one byte.
+    out.extend_from_slice(&[PAIR, (key + text + 6) as u8, KEY, key as u8]);
+    wide(out, key_bytes, key);
+    out.extend_from_slice(&[VALUE, (text + 2) as u8, TEXT, text as u8]);
+    wide(out, text_bytes, text);
+}
+
+/// A pair of a map, its value an integer.
+#[inline]
+fn short_int_pair(out: &mut Vec<u8>, key: Str<'_>, int: i64) {
+    let Some(key_bytes) = key.wide() else {
+        return int_pair(out, 1, &key.text(), int);
+    };
+    let (key, value) = (key.len(), varint_field_len(int as u64));
+    out.extend_from_slice(&[PAIR, (key + value + 4) as u8, KEY, key as u8]);
+    wide(out, key_bytes, key);
+    int_value(out, value, int);
 }
 
 fn number(text: &str, out: &mut Vec<u8>) {
-    if let Ok(int) = text.parse::<i64>() {
-        varint_field(out, INT, int as u64);
-    } else if text.contains(['.', 'e', 'E'])
+    if text.contains(['.', 'e', 'E'])
         && let Ok(double) = text.parse::<f64>()
     {
         fixed64(out, DOUBLE, double.to_bits());
@@ -247,7 +390,9 @@ fn number(text: &str, out: &mut Vec<u8>) {
 }
 
 fn marked(text: &str, out: &mut Vec<u8>) {
-    bytes(out, STRING, format!("{JSON_MARK}{text}").as_bytes());
+    header(out, STRING, JSON_MARK.len() + text.len());
+    out.extend_from_slice(JSON_MARK.as_bytes());
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// JSON text of an SDK value, as [`body_json`] gives it of a decoded one; a value without such a form becomes a string.

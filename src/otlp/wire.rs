@@ -1,7 +1,8 @@
 //! Protobuf's wire format, as much of it as log records need.
 
-/// Length-delimited.
-const LEN: u32 = 2;
+/// Wire types: a varint, and what is length-delimited.
+pub(super) const VARINT: u32 = 0;
+pub(super) const LEN: u32 = 2;
 
 #[inline]
 pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
@@ -14,26 +15,31 @@ pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
 
 #[inline]
 fn varint_len(value: u64) -> usize {
-    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+    // Almost all are short.
+    if value < 0x80 { 1 } else { (64 - value.leading_zeros() as usize).div_ceil(7) }
 }
 
 #[inline]
-fn tag(out: &mut Vec<u8>, field: u32, wire_type: u32) {
-    varint(out, u64::from(field << 3 | wire_type));
+pub(super) const fn tag(field: u32, wire_type: u32) -> u8 {
+    // Larger ones take two bytes; log records have none.
+    assert!(field < 16);
+    (field << 3 | wire_type) as u8
 }
 
+#[inline]
 pub(super) fn varint_field(out: &mut Vec<u8>, field: u32, value: u64) {
-    tag(out, field, 0);
+    out.push(tag(field, VARINT));
     varint(out, value);
 }
 
+#[inline]
 pub(super) fn fixed64(out: &mut Vec<u8>, field: u32, value: u64) {
-    tag(out, field, 1);
+    out.push(tag(field, 1));
     out.extend_from_slice(&value.to_le_bytes());
 }
 
 pub(super) fn fixed32(out: &mut Vec<u8>, field: u32, value: u32) {
-    tag(out, field, 5);
+    out.push(tag(field, 5));
     out.extend_from_slice(&value.to_le_bytes());
 }
 
@@ -46,11 +52,21 @@ pub(super) fn bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
 /// Tag and length of a length-delimited field.
 #[inline]
 pub(super) fn header(out: &mut Vec<u8>, field: u32, len: usize) {
-    tag(out, field, LEN);
-    varint(out, len as u64);
+    if len < 0x80 {
+        out.extend_from_slice(&[tag(field, LEN), len as u8]);
+    } else {
+        out.push(tag(field, LEN));
+        varint(out, len as u64);
+    }
 }
 
-/// What a length-delimited field below 16 occupies.
+/// What a varint field occupies.
+#[inline]
+pub(super) fn varint_field_len(value: u64) -> usize {
+    1 + varint_len(value)
+}
+
+/// What a length-delimited field occupies.
 #[inline]
 pub(super) fn field_len(len: usize) -> usize {
     1 + varint_len(len as u64) + len
@@ -63,12 +79,14 @@ pub(super) struct Open {
     expected: usize,
 }
 
-/// Begins a nested message and leaves room for `expected` bytes of length. A length that needs another number of them moves the
-/// message, which is cheap as long as the guess is mostly right.
+/// Begins a nested message and leaves room for `expected` bytes of length, three at most. A length that needs another number of
+/// them moves the message, which is cheap as long as the guess is mostly right.
+#[inline]
 pub(super) fn begin(out: &mut Vec<u8>, field: u32, expected: usize) -> Open {
-    tag(out, field, LEN);
-    let at = out.len();
-    out.extend_from_slice(&[0; 10][..expected]);
+    let at = out.len() + 1;
+    // A number of bytes that the compiler knows, of which some are taken back.
+    out.extend_from_slice(&[tag(field, LEN), 0, 0, 0]);
+    out.truncate(at + expected);
     Open { at, expected }
 }
 
@@ -79,12 +97,8 @@ pub(super) fn end(out: &mut Vec<u8>, open: Open) {
     let start = at + expected;
     let len = out.len() - start;
     let needed = varint_len(len as u64);
-    if needed > expected {
-        out.resize(out.len() + needed - expected, 0);
-    }
     if needed != expected {
-        out.copy_within(start..start + len, at + needed);
-        out.truncate(at + needed + len);
+        moved(out, start, at + needed);
     }
     let mut value = len as u64;
     for byte in &mut out[at..at + needed] {
@@ -94,7 +108,19 @@ pub(super) fn end(out: &mut Vec<u8>, open: Open) {
     out[at + needed - 1] &= 0x7f;
 }
 
+/// Moves what begins at `from`, so that it begins at `to`.
+#[cold]
+fn moved(out: &mut Vec<u8>, from: usize, to: usize) {
+    let end = out.len();
+    if to > from {
+        out.resize(end + to - from, 0);
+    }
+    out.copy_within(from..end, to);
+    out.truncate(end + to - from);
+}
+
 /// A nested message that is written without failing.
+#[inline]
 pub(super) fn nested(out: &mut Vec<u8>, field: u32, expected: usize, write: impl FnOnce(&mut Vec<u8>)) {
     let open = begin(out, field, expected);
     write(out);

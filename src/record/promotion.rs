@@ -2,7 +2,9 @@
 
 /// An object of the event that holds promoted values.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Parent {
+pub(crate) enum Parent {
+    /// Holds none.
+    Other,
     Event,
     Metadata,
     Product,
@@ -15,33 +17,63 @@ pub(super) enum Parent {
     Api,
     ApiService,
     Resource,
+    Unmapped,
+    AuditSpan,
+}
+
+/// A field of the record.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Field {
+    Time,
+    ClassUid,
+    ActivityId,
+    SeverityId,
+    /// The attribute that identifies the record.
+    Uid,
+    TraceId,
+    SpanId,
+    TraceFlags,
 }
 
 /// What becomes of a member of it.
-pub(super) enum Promotion {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Promotion {
     /// It is an attribute under this key.
     Attribute(&'static str),
+    /// It is a field of the record.
+    Field(Field),
+    /// It is both.
+    Both(Field, &'static str),
     /// Members of it are.
     Object(Parent),
     /// It stays in the body alone.
     None,
 }
 
+impl Promotion {
+    /// What its members are to the closed list, if it is an object.
+    pub(crate) fn children(self) -> Parent {
+        if let Self::Object(parent) = self { parent } else { Parent::Other }
+    }
+}
+
 /// The closed list.
-pub(super) fn promotion(parent: Parent, name: &str) -> Promotion {
+pub(crate) fn promotion(parent: Parent, name: &str) -> Promotion {
     use Parent::*;
-    use Promotion::{Attribute, Object};
+    use Promotion::{Attribute, Both, Object};
     match parent {
+        Other => Promotion::None,
         Event => match name {
-            "class_uid" => Attribute("ocsf.class_uid"),
+            "time" => Promotion::Field(Field::Time),
+            "class_uid" => Both(Field::ClassUid, "ocsf.class_uid"),
             "class_name" => Attribute("ocsf.class_name"),
             "category_uid" => Attribute("ocsf.category_uid"),
             "category_name" => Attribute("ocsf.category_name"),
-            "activity_id" => Attribute("ocsf.activity_id"),
+            "activity_id" => Both(Field::ActivityId, "ocsf.activity_id"),
             "activity_name" => Attribute("ocsf.activity_name"),
             "type_uid" => Attribute("ocsf.type_uid"),
             "type_name" => Attribute("ocsf.type_name"),
-            "severity_id" => Attribute("ocsf.severity_id"),
+            "severity_id" => Both(Field::SeverityId, "ocsf.severity_id"),
             "severity" => Attribute("ocsf.severity"),
             "status_id" => Attribute("ocsf.status_id"),
             "status" => Attribute("ocsf.status"),
@@ -58,14 +90,15 @@ pub(super) fn promotion(parent: Parent, name: &str) -> Promotion {
             "dst_endpoint" => Object(DstEndpoint),
             "api" => Object(Api),
             "resource" => Object(Resource),
+            "unmapped" => Object(Unmapped),
             _ => Promotion::None,
         },
         Metadata => match name {
             "version" => Attribute("ocsf.metadata.version"),
-            "uid" => Attribute("ocsf.metadata.uid"),
+            "uid" => Both(Field::Uid, "ocsf.metadata.uid"),
             "event_code" => Attribute("ocsf.metadata.event_code"),
             "tenant_uid" => Attribute("ocsf.metadata.tenant_uid"),
-            "correlation_uid" => Attribute("ocsf.metadata.correlation_uid"),
+            "correlation_uid" => Both(Field::TraceId, "ocsf.metadata.correlation_uid"),
             "sequence" => Attribute("ocsf.metadata.sequence"),
             "profiles" => Attribute("ocsf.metadata.profiles"),
             "product" => Object(Product),
@@ -122,6 +155,16 @@ pub(super) fn promotion(parent: Parent, name: &str) -> Promotion {
             "uid" => Attribute("ocsf.resource.uid"),
             "name" => Attribute("ocsf.resource.name"),
             "type" => Attribute("ocsf.resource.type"),
+            _ => Promotion::None,
+        },
+        // What OCSF has no place for.
+        Unmapped => match name {
+            "audit_span" => Object(AuditSpan),
+            _ => Promotion::None,
+        },
+        AuditSpan => match name {
+            "span_id" => Promotion::Field(Field::SpanId),
+            "trace_flags" => Promotion::Field(Field::TraceFlags),
             _ => Promotion::None,
         },
     }
