@@ -54,9 +54,14 @@ impl Feed {
     /// Feeds until the intake or the spool is closed.
     pub(crate) fn run(mut self) {
         let intake = Arc::clone(&self.intake);
-        let mut failures = 0;
+        let (mut failures, mut places) = (0, None);
         loop {
-            let Ok(place) = self.place(&intake) else { return };
+            // What is not used of them is given back before anything is waited for.
+            let Some(place) = next_place(&mut places, &intake) else {
+                let Ok(more) = self.places(&intake) else { return };
+                places = Some(more);
+                continue;
+            };
             match self.next() {
                 Ok(Next::Event { sequence, event, observed }) => {
                     intake.take(place, event, observed, Some(sequence));
@@ -75,14 +80,14 @@ impl Feed {
                     self.say_lost(gap, describe(&damage));
                 }
                 Ok(Next::Nothing) => {
-                    drop(place);
+                    drop((place, places.take()));
                     if pollster::block_on(self.reader.readable()) == Ready::Ended {
                         return;
                     }
                     continue;
                 }
                 Err(why) => {
-                    drop(place);
+                    drop((place, places.take()));
                     failures += 1;
                     if intake.ledger.fail(&why) {
                         let text = format!("{}: the spool cannot be read: {why}; tried again", intake.name);
@@ -99,7 +104,18 @@ impl Feed {
         }
     }
 
-    /// Waits for a place in the queue. A destination by best effort loses its oldest events meanwhile, if they become too many.
+    /// Waits for a place in the queue, and takes all that are free then; one by one at a limited rate. A destination by best effort
+    /// loses its oldest events meanwhile, if they become too many.
+    fn places<'a>(&mut self, intake: &'a Intake) -> Result<SemaphorePermit<'a>, AcquireError> {
+        let mut places = self.place(intake)?;
+        if self.rate.is_none()
+            && let Some(more) = intake.free_places()
+        {
+            places.merge(more);
+        }
+        Ok(places)
+    }
+
     fn place<'a>(&mut self, intake: &'a Intake) -> Result<SemaphorePermit<'a>, AcquireError> {
         let Some(max_lag) = self.max_lag else { return pollster::block_on(intake.places(1)) };
         loop {
@@ -161,6 +177,14 @@ impl Feed {
             },
         })
     }
+}
+
+/// One of the places at hand; none when they are used up, or nothing is to be fed any more.
+fn next_place<'a>(places: &mut Option<SemaphorePermit<'a>>, intake: &Intake) -> Option<SemaphorePermit<'a>> {
+    if intake.is_closed() {
+        *places = None;
+    }
+    places.as_mut()?.split(1)
 }
 
 fn describe(damage: &Damage) -> String {

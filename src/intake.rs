@@ -113,6 +113,11 @@ impl Intake {
         self.credits.try_acquire_many(count)
     }
 
+    /// All places that are free now, for the only one who takes any: with a spool, the feed.
+    pub(crate) fn free_places(&self) -> Option<SemaphorePermit<'_>> {
+        self.credits.try_acquire_many(self.credits.available_permits().try_into().ok()?).ok()
+    }
+
     /// Hands an event to the processor. The place is given back when the event is settled. `sequence` is its number in the spool,
     /// if it comes from there.
     pub(crate) fn take(
@@ -123,9 +128,10 @@ impl Intake {
         sequence: Option<u64>,
     ) {
         place.forget();
-        self.ledger.accept();
-        if let (Some(spooled), Some(sequence)) = (&self.spooled, sequence) {
-            spooled.in_flight().push_back(sequence);
+        match (&self.spooled, sequence) {
+            // The spool's numbers say what has been accepted.
+            (Some(spooled), Some(sequence)) => spooled.in_flight().push_back(sequence),
+            _ => self.ledger.accept(),
         }
         if self.ledger.has_ended() {
             return self.leave(1);
@@ -276,6 +282,10 @@ impl Intake {
     /// From now on nothing gets a place; those who wait for one hear so.
     pub(crate) fn close(&self) {
         self.credits.close();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.credits.is_closed()
     }
 
     /// Events accepted and not settled.
