@@ -43,7 +43,7 @@
 //! | [`ocsf`] | event to OCSF event and back, exactly; the schema check. Pure |
 //! | [`record`] | OCSF event to OTel log record. Pure |
 //! | `json`, `otlp` | a forward reader of JSON; records as OTLP bytes. Pure |
-//! | `streamer`, `mapped` | the handle callers hold: [`AuditStreamer`], [`Receipt`], [`State`]; the events of one call |
+//! | `streamer`, `mapped` | the handle callers hold: [`AuditStreamer`], [`Receipt`], [`Submission`], [`State`]; the events of one call |
 //! | `stream`, `gap` | an event's number and its stream; losses as events |
 //! | `feed`, `intake`, `pipeline`, `delivery`, `ledger` | one destination: from the spool, gate, processor, settlement, books |
 //! | [`spool`] | the durable queue: bytes on disk, cursors, recovery. It knows nothing of events |

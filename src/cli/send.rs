@@ -205,8 +205,11 @@ fn config(args: &Args) -> Result<Config> {
 
 /// The variables. Those of the spool count for the folder of `--spool`, too.
 fn environment(args: &Args) -> Environment {
-    let spool = args.spool.iter().map(|dir| (env::AUDITWIRE_SPOOL_DIR.into(), dir.clone().into_os_string()));
-    std::env::vars_os().chain(spool).collect()
+    let environment = Environment::of_process();
+    match &args.spool {
+        Some(dir) => environment.with(env::AUDITWIRE_SPOOL_DIR, dir),
+        None => environment,
+    }
 }
 
 /// The span of whoever called the program, by `TRACEPARENT`: events without a trace context of their own belong to it.

@@ -48,6 +48,13 @@ impl Environment {
         std::env::vars_os().collect()
     }
 
+    /// Sets a variable, as an option of the command line that goes before it does.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.0.insert(name.into(), value.into());
+        self
+    }
+
     /// The value of a variable, unless it is unset or empty.
     fn text(&self, name: &'static str) -> Result<Option<&str>, ConfigError> {
         match self.0.get(OsStr::new(name)).map(|value| value.to_str()) {
