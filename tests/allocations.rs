@@ -55,7 +55,7 @@ fn an_event_allocates_no_more_than_it_did() {
 fn an_event_takes_no_more_instructions_than_it_did() {
     let _alone = ALONE.lock();
     // The tests' own profile optimizes nothing, which takes eight times as many.
-    let limit = if cfg!(debug_assertions) { 420_000.0 } else { 118_000.0 };
+    let limit = if cfg!(debug_assertions) { 420_000.0 } else { 43_000.0 };
     if Command::new("valgrind").arg("--version").output().is_err() {
         return eprintln!("skipped: valgrind is not installed");
     }
