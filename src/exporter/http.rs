@@ -1,12 +1,17 @@
 //! POST of a body, for webhook and OTLP/HTTP: headers, timeout, compression, a bounded answer; and how an answer's wait is read.
 
+use std::convert::Infallible;
 use std::io::Write as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::body::{Body, Frame, SizeHint};
 
+use super::Pool;
 use super::tls::Material;
 use crate::config::{Compression, ConfigError, Tls, url::shown};
 use crate::secret::Secret;
@@ -41,6 +46,25 @@ pub(super) struct Client {
     url: reqwest::Url,
     headers: HeaderMap,
     compression: Compression,
+    /// For compressed bodies.
+    pool: Pool,
+}
+
+/// A body in the parts it is made of, none of them copied.
+struct Parts(std::vec::IntoIter<Bytes>);
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.find(|part| !part.is_empty()).map(|part| Ok(Frame::data(part))))
+    }
+
+    /// Exact, so that it is sent with its length: not every receiver takes a chunked body.
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.as_slice().iter().map(|part| part.len() as u64).sum())
+    }
 }
 
 /// What came back.
@@ -78,18 +102,18 @@ impl Client {
             builder = builder.timeout(timeout);
         }
         let client = builder.build().map_err(|why| error(shown, chain(&why.without_url())))?;
-        Ok(Self { client, url, headers, compression: settings.compression })
+        Ok(Self { client, url, headers, compression: settings.compression, pool: Pool::default() })
     }
 
     /// Sends a body and reads the answer.
     ///
     /// # Errors
     /// No answer came; the text says why.
-    pub(super) async fn post(&self, body: Vec<u8>) -> Result<Answer, String> {
-        let body = match self.compression {
-            Compression::None => Bytes::from(body),
-            Compression::Gzip => gzip(body).await?,
-        };
+    pub(super) async fn post(&self, mut body: Vec<Bytes>) -> Result<Answer, String> {
+        if self.compression == Compression::Gzip {
+            body = vec![gzip(body, &self.pool).await?];
+        }
+        let body = reqwest::Body::wrap(Parts(body.into_iter()));
         let request = self.client.post(self.url.clone()).headers(self.headers.clone()).body(body);
         let mut response = request.send().await.map_err(|error| chain(&error.without_url()))?;
         let status = response.status();
@@ -135,15 +159,20 @@ pub(super) fn excerpt(text: &str) -> &str {
     &line[..end]
 }
 
-async fn gzip(body: Vec<u8>) -> Result<Bytes, String> {
+/// Compresses a body of these parts, into a buffer of the pool.
+///
+/// # Errors
+/// It failed; the text says why.
+pub(super) async fn gzip(parts: Vec<Bytes>, pool: &Pool) -> Result<Bytes, String> {
+    let pool = pool.clone();
     // A megabyte takes milliseconds, which other destinations on this thread would wait for.
     let compressed = tokio::task::spawn_blocking(move || {
-        let mut encoder =
-            flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
-        encoder.write_all(&body).and_then(|()| encoder.finish())
+        let mut encoder = flate2::write::GzEncoder::new(pool.take(), flate2::Compression::fast());
+        parts.iter().try_for_each(|part| encoder.write_all(part))?;
+        encoder.finish().map(|bytes| pool.lend(bytes))
     });
     match compressed.await {
-        Ok(Ok(bytes)) => Ok(Bytes::from(bytes)),
+        Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) => Err(format!("compression failed: {error}")),
         Err(error) => Err(format!("compression failed: {error}")),
     }

@@ -1,22 +1,30 @@
 //! OTLP/gRPC on tonic, with bytes that are already encoded.
 
+use std::convert::Infallible;
 use std::error::Error as _;
+use std::mem;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
+use futures_util::stream;
 use http::uri::PathAndQuery;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message;
-use tonic::codec::{BufferSettings, Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::body::Body;
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codegen::Service;
 use tonic::metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
-use super::http::{CONNECT_TIMEOUT, USER_AGENT, chain, excerpt};
+use super::http::{CONNECT_TIMEOUT, USER_AGENT, chain, excerpt, gzip};
 use super::otlp_http::partial_success;
 use super::tls::Material;
-use super::{Batch, Verdict};
+use super::{Batch, Pool, Verdict};
 use crate::config::{Compression, ConfigError, Otlp, url::shown};
 use crate::otlp::Envelope;
 
@@ -30,6 +38,8 @@ pub(crate) struct OtlpGrpc {
     metadata: MetadataMap,
     timeout: Option<Duration>,
     compression: Compression,
+    /// For compressed messages.
+    pool: Pool,
     envelope: Envelope,
     max_request_bytes: usize,
 }
@@ -83,6 +93,7 @@ impl OtlpGrpc {
             metadata,
             timeout: config.timeout,
             compression: config.compression,
+            pool: Pool::default(),
             envelope,
             max_request_bytes: config.max_request_bytes,
         })
@@ -97,25 +108,63 @@ impl OtlpGrpc {
     }
 
     pub(super) async fn send(&self, batch: &Batch) -> Verdict {
-        let channel = self.channel.get_or_init(|| async { self.endpoint.connect_lazy() }).await;
-        let mut client = tonic::client::Grpc::new(channel.clone());
+        let (head, tail) = self.envelope.around(batch.payload.len());
+        let mut message = vec![head.into(), batch.payload.clone(), tail.into()];
         if self.compression == Compression::Gzip {
+            message = match gzip(message, &self.pool).await {
+                Ok(compressed) => vec![compressed],
+                Err(why) => return Verdict::Retry { after: None, why },
+            };
+        }
+        let Ok(len) = u32::try_from(message.iter().map(Bytes::len).sum::<usize>()) else {
+            return Verdict::TooLarge { why: "a gRPC message has at most 4 GiB".into() };
+        };
+        let mut prefix = vec![u8::from(self.compression == Compression::Gzip)];
+        prefix.extend_from_slice(&len.to_be_bytes());
+        message.insert(0, prefix.into());
+
+        let channel = self.channel.get_or_init(|| async { self.endpoint.connect_lazy() }).await.clone();
+        let mut client = tonic::client::Grpc::new(Framed { channel, message });
+        if self.compression == Compression::Gzip {
+            // Only the header is of it: the message is compressed.
             client = client.send_compressed(CompressionEncoding::Gzip);
         }
         client = client.accept_compressed(CompressionEncoding::Gzip);
         if let Err(error) = client.ready().await {
             return Verdict::Retry { after: None, why: chain(&error) };
         }
-        let (head, tail) = self.envelope.around(batch.payload.len());
-        let mut request = Request::new([Bytes::from(head), batch.payload.clone(), Bytes::from(tail)]);
+        let mut request = Request::new(());
         *request.metadata_mut() = self.metadata.clone();
         if let Some(timeout) = self.timeout {
             request.set_timeout(timeout);
         }
-        match client.unary(request, EXPORT, RawCodec).await {
+        match client.unary(request, EXPORT, AnswerCodec).await {
             Ok(response) => partial_success(response.get_ref()),
             Err(status) => verdict(&status),
         }
+    }
+}
+
+/// A channel for one request, which sends a message that is already framed in the place of the one that tonic would copy into a
+/// buffer of its own. Everything else, above all the answer, is tonic's.
+struct Framed {
+    channel: Channel,
+    message: Vec<Bytes>,
+}
+
+impl Service<http::Request<Body>> for Framed {
+    type Response = http::Response<Body>;
+    type Error = tonic::transport::Error;
+    type Future = <Channel as Service<http::Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.channel.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let parts = mem::take(&mut self.message).into_iter().filter(|part| !part.is_empty());
+        let frames = parts.map(|part| Ok::<_, Infallible>(Frame::data(part)));
+        self.channel.call(request.map(|_| Body::new(StreamBody::new(stream::iter(frames)))))
     }
 }
 
@@ -164,11 +213,11 @@ pub(super) fn says_too_large(message: &str) -> bool {
     PHRASES.iter().any(|phrase| message.contains(phrase))
 }
 
-/// Sends bytes as they are, reads an `ExportLogsServiceResponse`.
-struct RawCodec;
+/// Reads an `ExportLogsServiceResponse`, and has nothing to encode.
+struct AnswerCodec;
 
-impl Codec for RawCodec {
-    type Encode = [Bytes; 3];
+impl Codec for AnswerCodec {
+    type Encode = ();
     type Decode = ExportLogsServiceResponse;
     type Encoder = Self;
     type Decoder = Self;
@@ -182,24 +231,16 @@ impl Codec for RawCodec {
     }
 }
 
-impl Encoder for RawCodec {
-    type Item = [Bytes; 3];
+impl Encoder for AnswerCodec {
+    type Item = ();
     type Error = Status;
 
-    fn encode(&mut self, parts: [Bytes; 3], out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.reserve(parts.iter().map(Bytes::len).sum());
-        for part in parts {
-            out.put(part);
-        }
+    fn encode(&mut self, (): (), _: &mut EncodeBuf<'_>) -> Result<(), Status> {
         Ok(())
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::default()
     }
 }
 
-impl Decoder for RawCodec {
+impl Decoder for AnswerCodec {
     type Item = ExportLogsServiceResponse;
     type Error = Status;
 

@@ -44,10 +44,10 @@ impl OtlpHttp {
 
     pub(super) async fn send(&self, batch: &Batch) -> Verdict {
         let body = if self.json {
-            self.envelope.json(&batch.payload)
+            vec![self.envelope.json(&batch.payload).into()]
         } else {
             let (head, tail) = self.envelope.around(batch.payload.len());
-            [&head, &*batch.payload, &tail].concat()
+            vec![head.into(), batch.payload.clone(), tail.into()]
         };
         match self.client.post(body).await {
             Ok(answer) => verdict(&answer, self.json),

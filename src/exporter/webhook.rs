@@ -1,5 +1,6 @@
 //! HTTP webhook: `POST` of a JSON array of events.
 
+use bytes::Bytes;
 use http::StatusCode;
 
 use super::http::{Answer, Client, Settings};
@@ -36,11 +37,8 @@ impl Webhook {
     }
 
     pub(super) async fn send(&self, batch: &Batch) -> Verdict {
-        let elements = batch.payload.strip_suffix(b",").unwrap_or(&batch.payload);
-        let mut body = Vec::with_capacity(elements.len() + 2);
-        body.push(b'[');
-        body.extend_from_slice(elements);
-        body.push(b']');
+        let elements = batch.payload.strip_suffix(b",").map_or(batch.payload.len(), <[u8]>::len);
+        let body = vec![Bytes::from_static(b"["), batch.payload.slice(..elements), Bytes::from_static(b"]")];
         match self.client.post(body).await {
             Ok(answer) => verdict(&answer),
             Err(why) => Verdict::Retry { after: None, why },
