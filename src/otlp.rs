@@ -106,7 +106,7 @@ pub(crate) fn event_record(event: &str, observed: Option<SystemTime>, body: Body
 fn map_and_attributes(event: &str, limits: &Limits, out: &mut Vec<u8>) -> Option<record::Fields> {
     let start = out.len();
     // They cannot stand within the body.
-    let mut attributes = Vec::with_capacity(event.len() * 2);
+    let mut attributes = Vec::with_capacity(event.len());
     let mut promoter = Promoter::new(limits, &mut attributes);
     let body = begin(out, 5, 2);
     if any_value::event(event, &mut promoter, out).is_err() {

@@ -170,7 +170,7 @@ impl<'r, A: Attributes> Promoter<'r, A> {
     /// Walks the rest of an object that has been entered, only for what is promoted.
     fn object(&mut self, parent: Parent, reader: &mut Reader<'_>) -> Result<(), Malformed> {
         while let Some(key) = reader.key()? {
-            self.member(promotion(parent, key.raw()), reader)?;
+            self.member(promotion(parent, key), reader)?;
         }
         Ok(())
     }
@@ -272,6 +272,7 @@ impl<'r, A: Attributes> Promoter<'r, A> {
     }
 
     /// `OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT` cuts, at a character's border.
+    #[inline]
     fn cut<'t>(&self, text: Cow<'t, str>) -> Cow<'t, str> {
         match self.limits.attribute_value_length {
             Some(limit) if text.len() > limit => match text.char_indices().nth(limit) {

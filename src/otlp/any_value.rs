@@ -270,7 +270,7 @@ impl<'w, 'p, 'a> Writer<'w, 'p, 'a> {
             }
             *left -= 1;
         }
-        let promotion = promotion(parent, key.raw());
+        let promotion = promotion(parent, key);
         let before = self.reader;
         let value = self.enter(depth)?;
         match value {
@@ -346,36 +346,36 @@ impl<'w, 'p, 'a> Writer<'w, 'p, 'a> {
 /// The longest string that is copied with what stands behind it.
 const WIDE: usize = 32;
 
-/// A string that has no escapes, by its text's first bytes.
-#[inline]
-fn wide(out: &mut Vec<u8>, text: &[u8; WIDE], len: usize) {
-    out.extend_from_slice(text);
-    out.truncate(out.len() - WIDE + len);
-}
-
-/// A pair of a map, its value a string. Most of an event are such pairs, and short ones.
+/// A pair of a map, its value a string. Most of an event are such pairs, and short ones: there is room for all of it at once, all
+/// its lengths are one byte, and no copy is of a length that the compiler does not know.
 #[inline]
 fn short_string_pair(out: &mut Vec<u8>, key: Str<'_>, text: Str<'_>) {
-    let (Some(key_bytes), Some(text_bytes)) = (key.wide(), text.wide()) else {
+    let (Some(key_bytes), Some(text_bytes)) = (key.wide::<WIDE>(), text.wide::<WIDE>()) else {
         return string_pair(out, 1, &key.text(), &text.text());
     };
     let (key, text) = (key.len(), text.len());
-    // All lengths are one byte.
-    out.extend_from_slice(&[PAIR, (key + text + 6) as u8, KEY, key as u8]);
-    wide(out, key_bytes, key);
-    out.extend_from_slice(&[VALUE, (text + 2) as u8, TEXT, text as u8]);
-    wide(out, text_bytes, text);
+    let (behind_key, end) = (4 + key, 8 + key + text);
+    let start = out.len();
+    out.extend_from_slice(&[0; 8 + 2 * WIDE]);
+    let pair = &mut out[start..];
+    pair[..4].copy_from_slice(&[PAIR, (end - 2) as u8, KEY, key as u8]);
+    pair[4..4 + WIDE].copy_from_slice(key_bytes);
+    pair[behind_key..behind_key + 4].copy_from_slice(&[VALUE, (text + 2) as u8, TEXT, text as u8]);
+    pair[behind_key + 4..behind_key + 4 + WIDE].copy_from_slice(text_bytes);
+    out.truncate(start + end);
 }
 
 /// A pair of a map, its value an integer.
 #[inline]
 fn short_int_pair(out: &mut Vec<u8>, key: Str<'_>, int: i64) {
-    let Some(key_bytes) = key.wide() else {
+    let Some(key_bytes) = key.wide::<WIDE>() else {
         return int_pair(out, 1, &key.text(), int);
     };
     let (key, value) = (key.len(), varint_field_len(int as u64));
     out.extend_from_slice(&[PAIR, (key + value + 4) as u8, KEY, key as u8]);
-    wide(out, key_bytes, key);
+    let start = out.len();
+    out.extend_from_slice(key_bytes);
+    out.truncate(start + key);
     int_value(out, value, int);
 }
 

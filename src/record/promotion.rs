@@ -1,5 +1,7 @@
 //! The closed list of what becomes an attribute: a member's place in the event, and the attribute's key.
 
+use crate::json::Str;
+
 /// An object of the event that holds promoted values.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Parent {
@@ -57,8 +59,15 @@ impl Promotion {
     }
 }
 
+/// What becomes of a member, by its key as it stands in the text.
+#[inline]
+pub(crate) fn promotion(parent: Parent, key: Str<'_>) -> Promotion {
+    // Most members are of no such object, and their keys need no look.
+    if let Parent::Other = parent { Promotion::None } else { listed(parent, key.raw()) }
+}
+
 /// The closed list.
-pub(crate) fn promotion(parent: Parent, name: &str) -> Promotion {
+fn listed(parent: Parent, name: &str) -> Promotion {
     use Parent::*;
     use Promotion::{Attribute, Both, Object};
     match parent {
