@@ -193,7 +193,7 @@ struct PanicGuard<'a>(&'a Shared);
 impl Drop for PanicGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.queue.poison(std::io::Error::other("the spool's keeper thread panicked"));
+            self.0.queue.poison(std::io::Error::other("the spool's keeper thread panicked")).wake();
         }
     }
 }

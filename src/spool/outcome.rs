@@ -29,8 +29,8 @@ impl Outcome {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// For where a lock is held: waking tasks, which is code of others, is left to the caller.
-    pub(super) fn finish_later(&self, result: Result<(), AppendError>) -> Woken {
+    /// Waking tasks is left to the caller, who may hold a lock.
+    pub(super) fn finish(&self, result: Result<(), AppendError>) -> Woken {
         let mut state = self.lock();
         state.result = Some(result);
         let (wakers, threads) = (std::mem::take(&mut state.wakers), state.has_threads);
@@ -39,10 +39,6 @@ impl Outcome {
             self.known.notify_all();
         }
         Woken::from(wakers)
-    }
-
-    pub(super) fn finish(&self, result: Result<(), AppendError>) {
-        self.finish_later(result).wake();
     }
 
     /// Blocks the thread until the outcome is known.

@@ -239,11 +239,13 @@ impl Queue {
         }
     }
 
-    /// Whoever had work has done it, and reported its end.
-    pub(super) fn done(&self) {
+    /// Whoever had work has done it, and reported its end. Those who are told of that are woken last: each of them wants the lock,
+    /// and perhaps the processor.
+    pub(super) fn done(&self, woken: Woken) {
         let mut state = self.lock();
         state.busy = false;
         self.rouse(state);
+        woken.wake();
     }
 
     fn sleep<'a>(&self, mut state: MutexGuard<'a, State>, due: Option<(Instant, Instant)>) -> MutexGuard<'a, State> {
@@ -326,9 +328,9 @@ impl Queue {
     }
 
     /// The group in flight has been written, and synced too unless there is a sync interval.
-    pub(super) fn written(&self, mut bytes: Vec<u8>) {
+    pub(super) fn written(&self, mut bytes: Vec<u8>) -> Woken {
         let mut state = self.lock();
-        let Some(group) = state.in_flight.take() else { return };
+        let Some(group) = state.in_flight.take() else { return Woken::default() };
         bytes.clear();
         bytes.shrink_to(GROUP_TARGET as usize);
         state.spare = bytes;
@@ -347,51 +349,45 @@ impl Queue {
             state.readable.raise()
         };
         drop(state);
-        group.outcome.finish(Ok(()));
-        woken.and(fed).wake();
+        group.outcome.finish(Ok(())).and(woken).and(fed)
     }
 
     /// All that has been written is on the device.
-    pub(super) fn synced(&self) {
+    pub(super) fn synced(&self) -> Woken {
         let mut state = self.lock();
         state.unsynced_since = None;
         state.sync_wanted = false;
         state.durable_end = state.pending_first;
         let used = state.layout.used;
         state.segments.back_mut().expect("there is always one").bytes = used;
-        let woken = state.readable.raise();
-        drop(state);
-        woken.wake();
+        state.readable.raise()
     }
 
     /// A new, empty segment has been begun.
-    pub(super) fn rolled(&self, base: u64, size: u64) {
+    pub(super) fn rolled(&self, base: u64, size: u64) -> Woken {
         let mut state = self.lock();
         state.seal(base);
         state.layout = state.layout.with_new(size);
         state.planned = state.layout;
-        let woken = state.readable.raise();
-        drop(state);
-        woken.wake();
+        state.readable.raise()
     }
 
     /// The disk has no room for the group in flight; nothing of it is there. What waits behind it fails with it, and their numbers
     /// are given again.
-    pub(super) fn no_space(&self, source: io::Error) {
+    pub(super) fn no_space(&self, source: io::Error) -> Woken {
         let error = AppendError::Full { source: Some(Arc::new(source)) };
         let mut state = self.lock();
         state.starved = true;
         state.planned = state.layout;
-        let Some(group) = state.in_flight.take() else { return };
+        let Some(group) = state.in_flight.take() else { return Woken::default() };
         state.pending_first = group.first_seq;
         let woken = state.fail_pending(&error);
         drop(state);
-        group.outcome.finish(Err(error));
-        woken.wake();
+        group.outcome.finish(Err(error)).and(woken)
     }
 
     /// The device failed. Nobody knows what became of the group in flight; nothing more is accepted.
-    pub(super) fn poison(&self, source: io::Error) {
+    pub(super) fn poison(&self, source: io::Error) -> Woken {
         let source = Arc::new(source);
         let error = AppendError::Poisoned { source: Arc::clone(&source) };
         let mut state = self.lock();
@@ -399,10 +395,10 @@ impl Queue {
         let group = state.in_flight.take();
         let woken = state.fail_pending(&error).and(state.room.raise()).and(state.readable.raise());
         self.rouse(state);
-        if let Some(group) = group {
-            group.outcome.finish(Err(error));
+        match group {
+            Some(group) => group.outcome.finish(Err(error)).and(woken),
+            None => woken,
         }
-        woken.wake();
     }
 
     /// Accepts nothing more; what is pending is still written.
@@ -472,7 +468,7 @@ impl State {
         self.pending.clear();
         self.next_seq = self.pending_first;
         let outcome = std::mem::take(&mut self.outcome);
-        outcome.finish_later(Err(error.clone()))
+        outcome.finish(Err(error.clone()))
     }
 
     pub(super) fn durable_end(&self) -> u64 {

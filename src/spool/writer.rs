@@ -10,6 +10,7 @@ use super::format::{SegmentHeader, stamp_now};
 use super::layout::Place;
 use super::queue::Work;
 use super::segment::Prepared;
+use super::signal::Woken;
 
 pub(super) struct Writer {
     /// The last segment.
@@ -54,11 +55,10 @@ impl Shared {
         // Nobody else has work, so nobody else wants it.
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         // A panic is no reason to end a thread of the caller's, and none to leave the others waiting.
-        if catch_unwind(AssertUnwindSafe(|| writer.work(self, work))).is_err() {
-            self.queue.poison(io::Error::other("a panic while the spool was written"));
-        }
+        let woken = catch_unwind(AssertUnwindSafe(|| writer.work(self, work)))
+            .unwrap_or_else(|_| self.queue.poison(io::Error::other("a panic while the spool was written")));
         drop(writer);
-        self.queue.done();
+        self.queue.done(woken);
     }
 }
 
@@ -67,31 +67,33 @@ impl Writer {
         Self { file, base, used, unsynced: false }
     }
 
-    fn work(&mut self, shared: &Shared, work: Work) {
+    fn work(&mut self, shared: &Shared, work: Work) -> Woken {
         let queue = &shared.queue;
         match work {
             Work::Group { bytes, first_seq, place } => match self.write(shared, &bytes, first_seq, place) {
                 Ok(()) => queue.written(bytes),
                 Err(Failure::NoSpace(error)) => {
-                    queue.no_space(error);
+                    let woken = queue.no_space(error);
                     shared.keeper.nudge();
+                    woken
                 }
                 Err(Failure::Broken(error)) => queue.poison(error),
             },
             Work::Roll { base, size } => match self.roll(shared, base, size) {
                 Ok(()) => {
-                    queue.rolled(base, size);
+                    let woken = queue.rolled(base, size);
                     shared.keeper.nudge();
+                    woken
                 }
                 // It was to give space back, and there is none to begin it with: nothing is lost by not doing it.
-                Err(Failure::NoSpace(_)) => {}
+                Err(Failure::NoSpace(_)) => Woken::default(),
                 Err(Failure::Broken(error)) => queue.poison(error),
             },
             Work::Sync => match self.sync() {
                 Ok(()) => queue.synced(),
                 Err(error) => queue.poison(error),
             },
-            Work::End => {}
+            Work::End => Woken::default(),
         }
     }
 
@@ -157,7 +159,7 @@ struct EndGuard<'a>(&'a Shared);
 impl Drop for EndGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.queue.poison(io::Error::other("the spool's commit thread panicked"));
+            self.0.queue.poison(io::Error::other("the spool's commit thread panicked")).wake();
         }
         self.0.queue.end();
     }

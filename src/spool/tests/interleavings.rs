@@ -97,7 +97,7 @@ impl Device {
 
     fn work(&self, work: Work) {
         let mut written = self.written.try_lock().expect("nobody else has work");
-        match work {
+        let woken = match work {
             Work::Group { bytes, first_seq, place } => {
                 written.groups += 1;
                 assert!(bytes.len() as u64 <= 256 - format::SEGMENT_HEADER);
@@ -109,16 +109,16 @@ impl Device {
                     None => {
                         assert_eq!(self.durable.swap(header.end() - 1, Ordering::SeqCst) + 1, first_seq, "dense");
                         assert!(place == Place::Here || first_seq > 1);
-                        self.queue.written(bytes);
+                        self.queue.written(bytes)
                     }
                 }
             }
             Work::Roll { base, size } => self.queue.rolled(base, size),
             Work::Sync => self.queue.synced(),
             Work::End => unreachable!("it is nobody's work"),
-        }
+        };
         drop(written);
-        self.queue.done();
+        self.queue.done(woken);
     }
 
     /// The commit thread.
