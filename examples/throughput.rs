@@ -211,10 +211,10 @@ impl Bench<'_> {
             events::write_lines(&mut out, count)?;
             Ok(out.flush()?)
         };
-        // As many lines as take about three seconds, of the million at most.
-        write(2000)?;
+        // As many lines as take about four seconds, of the million at most.
+        write(20_000)?;
         let trial = client::send(&program, sink::Kind::Webhook, &[], &lines, self.folder)?;
-        let count = ((trial.rate() * 3.0) as usize).clamp(2000, 1_000_000);
+        let count = ((trial.rate() * 4.0) as usize).clamp(2000, 1_000_000);
         write(count)?;
         let bytes = lines.metadata()?.len() / count as u64;
         report.notes.push(format!("`auditwire send` read {count} lines of {bytes} bytes."));

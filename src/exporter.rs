@@ -13,6 +13,7 @@ mod tls;
 mod webhook;
 
 use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +26,7 @@ pub(crate) use pool::Pool;
 
 use crate::config::{Body, ConfigError, Destination, DestinationKind, Format, Limits, Protocol};
 use crate::ocsf;
-use crate::otlp::{self, Envelope};
+use crate::otlp::{self, Envelope, Known};
 
 /// What became of an attempt to send a batch.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,7 +106,7 @@ pub(crate) enum Encoding {
     /// Elements of `ScopeLogs.log_records`, of whole records.
     Protobuf { body: Body },
     /// The same, of records that carry the event's text alone.
-    ProtobufOfText { body: Body, limits: Limits },
+    ProtobufOfText { body: Body, known: Arc<Mutex<Known>> },
     /// JSON values, each followed by `separator`.
     Json { format: Format, separator: u8, envelope: Envelope },
 }
@@ -114,7 +115,7 @@ impl Encoding {
     /// For records that carry the event's text alone, where that is enough.
     pub(crate) fn of_text(self, limits: Limits) -> Self {
         match self {
-            Self::Protobuf { body } => Self::ProtobufOfText { body, limits },
+            Self::Protobuf { body } => Self::ProtobufOfText { body, known: Arc::new(Mutex::new(Known::new(limits))) },
             other => other,
         }
     }
@@ -153,9 +154,10 @@ impl Encoding {
     fn record(&self, record: &SdkLogRecord, out: &mut Vec<u8>) {
         match self {
             Self::Protobuf { body } => otlp::log_record(record, *body, out),
-            Self::ProtobufOfText { body, limits } => match record.body() {
+            Self::ProtobufOfText { body, known } => match record.body() {
                 Some(AnyValue::String(text)) => {
-                    otlp::event_record(text.as_str(), record.observed_timestamp(), *body, limits, out);
+                    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                    otlp::event_record(text.as_str(), record.observed_timestamp(), *body, &mut known, out);
                 }
                 _ => otlp::log_record(record, *body, out),
             },

@@ -103,6 +103,16 @@ impl<'a> Reader<'a> {
         &self.text.as_bytes()[self.at..]
     }
 
+    /// The same as text.
+    pub(crate) fn rest_text(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+
+    /// Passes over so many bytes, which are known to be whole members.
+    pub(crate) fn pass(&mut self, bytes: usize) {
+        self.at += bytes;
+    }
+
     /// Reads a scalar, or enters an array or object.
     #[inline(always)]
     pub(crate) fn value(&mut self) -> Result<Value<'a>, Malformed> {
@@ -153,20 +163,19 @@ impl<'a> Reader<'a> {
             return Ok(&self.text[start..self.at]);
         }
         let bytes = self.text.as_bytes();
-        let mut depth = 0_usize;
+        let (mut at, mut depth) = (start, 0_usize);
         loop {
-            match bytes.get(self.at).ok_or(Malformed)? {
-                b'"' => {
-                    self.string()?;
-                    continue;
-                }
+            let byte = *bytes.get(at).ok_or(Malformed)?;
+            at += 1;
+            match byte {
+                b'"' => at += string_len(&bytes[at..])?.0 + 1,
                 b'{' | b'[' => depth += 1,
+                b'}' | b']' if depth == 1 => {
+                    self.at = at;
+                    return Ok(&self.text[start..at]);
+                }
                 b'}' | b']' => depth -= 1,
                 _ => {}
-            }
-            self.at += 1;
-            if depth == 0 {
-                return Ok(&self.text[start..self.at]);
             }
         }
     }
@@ -193,17 +202,7 @@ impl<'a> Reader<'a> {
             return Err(Malformed);
         }
         let rest = &self.text[start..];
-        let bytes = &rest.as_bytes()[1..];
-        let mut len = 0;
-        let mut escaped = false;
-        loop {
-            len += quote_or_backslash(bytes.get(len..).ok_or(Malformed)?).ok_or(Malformed)?;
-            if bytes[len] == b'"' {
-                break;
-            }
-            escaped = true;
-            len += 2;
-        }
+        let (len, escaped) = string_len(&rest.as_bytes()[1..])?;
         self.at = start + len + 2;
         Ok(Str { rest, len_and_escaped: len << 1 | usize::from(escaped) })
     }
@@ -250,6 +249,20 @@ impl<'a> Reader<'a> {
             self.at += 1;
         }
         Err(Malformed)
+    }
+}
+
+/// How long a string is whose opening quote has been passed, and whether it has escapes.
+#[inline(always)]
+fn string_len(bytes: &[u8]) -> Result<(usize, bool), Malformed> {
+    let (mut len, mut escaped) = (0, false);
+    loop {
+        len += quote_or_backslash(bytes.get(len..).ok_or(Malformed)?).ok_or(Malformed)?;
+        if bytes[len] == b'"' {
+            return Ok((len, escaped));
+        }
+        escaped = true;
+        len += 2;
     }
 }
 

@@ -7,6 +7,7 @@
 //! Field numbers are those of `opentelemetry/proto/logs/v1/logs.proto` and `common/v1/common.proto` (opentelemetry-proto 1.x).
 
 mod any_value;
+mod known;
 mod wire;
 
 use std::time::SystemTime;
@@ -20,13 +21,14 @@ use prost::Message;
 
 use crate::config::{Body, Limits};
 use crate::event::AuditEvent;
-use crate::json::{Reader, Value};
-use crate::record::{Promoted, Promoter};
+use crate::json::{Malformed, Reader, Value};
+use crate::record::{Parent, Promoted, Promoter, promotion};
 use crate::{ocsf, pipeline, record};
 use wire::{begin, bytes, end, fixed32, fixed64, nested, varint_field};
 
 pub(crate) use any_value::any_json;
 pub use any_value::body_json;
+pub(crate) use known::Known;
 
 /// The instrumentation scope of every record.
 pub(crate) const SCOPE_NAME: &str = env!("CARGO_PKG_NAME");
@@ -73,16 +75,22 @@ pub(crate) fn log_record(record: &SdkLogRecord, body: Body, out: &mut Vec<u8>) {
 
 /// Appends the record of an event, of which only the text was carried, as an element of `ScopeLogs.log_records`: the same bytes as
 /// [`log_record`] of the whole record, up to their order. Text that is no event becomes the body of a bare record.
-pub(crate) fn event_record(event: &str, observed: Option<SystemTime>, body: Body, limits: &Limits, out: &mut Vec<u8>) {
+pub(crate) fn event_record(
+    event: &str,
+    observed: Option<SystemTime>,
+    body: Body,
+    known: &mut Known,
+    out: &mut Vec<u8>,
+) {
     nested(out, 2, 2, |out| {
         let fields = match body {
-            Body::Map => map_and_attributes(event, limits, out),
+            Body::Map => map_and_attributes(event, known, out),
             Body::Json | Body::Message => None,
         };
         let fields = fields.or_else(|| {
             nested(out, 5, 2, |out| write_text_body(event, body, out));
             let start = out.len();
-            record::read(event, limits, out).inspect_err(|_| out.truncate(start)).ok()
+            attributes(event, known, out).inspect_err(|_| out.truncate(start)).ok()
         });
         if let Some(fields) = fields {
             if let Some(nanos) = fields.time().and_then(nanos) {
@@ -103,13 +111,14 @@ pub(crate) fn event_record(event: &str, observed: Option<SystemTime>, body: Body
 }
 
 /// The event as a map and its attributes, the text being read only once; `None`, and nothing written, if it is no event.
-fn map_and_attributes(event: &str, limits: &Limits, out: &mut Vec<u8>) -> Option<record::Fields> {
+fn map_and_attributes(event: &str, known: &mut Known, out: &mut Vec<u8>) -> Option<record::Fields> {
     let start = out.len();
     // They cannot stand within the body.
-    let mut attributes = Vec::with_capacity(event.len());
-    let mut promoter = Promoter::new(limits, &mut attributes);
+    let mut attributes = Vec::with_capacity(event.len() * 2);
+    let limits = known.limits();
+    let mut promoter = Promoter::new(&limits, &mut attributes);
     let body = begin(out, 5, 2);
-    if any_value::event(event, &mut promoter, out).is_err() {
+    if any_value::event(event, &mut promoter, known, out).is_err() {
         out.truncate(start);
         return None;
     }
@@ -117,6 +126,27 @@ fn map_and_attributes(event: &str, limits: &Limits, out: &mut Vec<u8>) -> Option
     end(out, body);
     out.extend_from_slice(&attributes);
     Some(fields)
+}
+
+/// The event's attributes alone: [`record::read`], which does not know what recurs.
+fn attributes(event: &str, known: &mut Known, out: &mut Vec<u8>) -> Result<record::Fields, Malformed> {
+    let limits = known.limits();
+    let mut promoter = Promoter::new(&limits, out);
+    let mut reader = Reader::new(event);
+    if reader.value()? != Value::Object {
+        return Err(Malformed);
+    }
+    if let Some(time) = reader.key()? {
+        promoter.member(promotion(Parent::Event, time), &mut reader)?;
+        if promoter.count() == 0
+            && let Some(run) = known.run(reader.rest_text())
+        {
+            promoter.accept(&run.fields, run.count).extend_from_slice(&run.attributes);
+            reader.pass(run.len());
+        }
+        promoter.object(Parent::Event, &mut reader)?;
+    }
+    Ok(promoter.into_fields())
 }
 
 /// Attributes straight to the wire.
@@ -286,12 +316,16 @@ mod tests {
     }
 
     fn assert_carried_is_whole(text: &str, body: Body, limits: &Limits) {
+        assert_carried_is_whole_to(&mut Known::new(*limits), text, body);
+    }
+
+    fn assert_carried_is_whole_to(known: &mut Known, text: &str, body: Body) {
         let observed = SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(1_793_607_247_120_394_001);
         let mut record = SdkLoggerProvider::builder().build().logger(SCOPE_NAME).create_log_record();
-        record::fill(&mut record, text.into(), observed, limits).unwrap();
+        record::fill(&mut record, text.into(), observed, &known.limits()).unwrap();
         let (mut whole, mut carried) = (Vec::new(), Vec::new());
         log_record(&record, body, &mut whole);
-        event_record(text, Some(observed), body, limits, &mut carried);
+        event_record(text, Some(observed), body, known, &mut carried);
         assert_eq!(decoded(&carried), decoded(&whole), "{text}");
     }
 
@@ -360,7 +394,7 @@ mod tests {
             let whole = event.to_string();
             let cut = (0..=cut.index(whole.len())).rev().find(|at| whole.is_char_boundary(*at)).unwrap();
             let mut encoded = Vec::new();
-            event_record(&whole[..cut], None, Body::Map, &Limits::default(), &mut encoded);
+            event_record(&whole[..cut], None, Body::Map, &mut Known::new(Limits::default()), &mut encoded);
             let record = decoded(&encoded);
             prop_assert_eq!(body_json(record.body.as_ref().unwrap()).unwrap(), &whole[..cut]);
             prop_assert!(record.attributes.is_empty());
@@ -376,15 +410,50 @@ mod tests {
             let text = format!(r#"{{"metadata":{{"correlation_uid":"{trace}"}},"unmapped": {{{first},{second}}}}}"#);
             assert_carried_is_whole(&text, Body::Map, &Limits::default());
             let mut encoded = Vec::new();
-            event_record(&text, None, Body::Map, &Limits::default(), &mut encoded);
+            event_record(&text, None, Body::Map, &mut Known::new(Limits::default()), &mut encoded);
             assert_eq!(decoded(&encoded).span_id, [0xb7, 0xad, 0x6b, 0x71, 0x69, 0x20, 0x33, 0x31]);
+        }
+    }
+
+    #[test]
+    fn members_that_recur_are_those_of_an_event_that_was_never_seen() {
+        let mut texts: Vec<_> = EVENTS
+            .lines()
+            .map(|line| {
+                let mut text = Vec::new();
+                ocsf::encode(&serde_json::from_str(line).unwrap(), &ocsf::Mapping::default(), None, &mut text);
+                String::from_utf8(text).unwrap()
+            })
+            .collect();
+        // What is not ours may look alike, and end elsewhere.
+        texts.extend(
+            [
+                r#"{"time":1,"class_uid":1,"severity_id":4,"message":"m"}"#,
+                r#"{"time":2,"class_uid":1,"severity_id":42,"message":"m"}"#,
+                r#"{"time":3,"class_uid":1,"severity_id":4}"#,
+                r#"{"time":4,"class_uid":1,"severity_id":4 ,"message":"m","status":"s"}"#,
+                r#"{"time":5,"class_uid":1,"message":"m","message":"n"}"#,
+                r#"{"time":6,"class_uid":1,"x":{"y":1,"message":"m"}}"#,
+                r#"{"class_uid":1,"class_uid":2,"message":"m"}"#,
+                r#"{"time":7,"class_uid":"@json:1","status":true,"message":"m"}"#,
+                r#"{"time":8,"class_uid":1}"#,
+                "{}",
+            ]
+            .map(str::to_owned),
+        );
+        let few = Limits { attribute_count: 5, attribute_value_length: Some(4) };
+        for (limits, body) in [(Limits::default(), Body::Map), (Limits::default(), Body::Json), (few, Body::Map)] {
+            let mut known = Known::new(limits);
+            for text in (0..20).flat_map(|_| &texts) {
+                assert_carried_is_whole_to(&mut known, text, body);
+            }
         }
     }
 
     #[test]
     fn carried_text_that_is_no_event_is_a_body() {
         let mut encoded = Vec::new();
-        event_record("{\"time\":", None, Body::Map, &Limits::default(), &mut encoded);
+        event_record("{\"time\":", None, Body::Map, &mut Known::new(Limits::default()), &mut encoded);
         let record = decoded(&encoded);
         assert_eq!(body_json(record.body.as_ref().unwrap()).unwrap(), "{\"time\":");
         assert!(record.attributes.is_empty());

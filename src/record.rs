@@ -46,7 +46,7 @@ pub(crate) trait Attributes {
 }
 
 /// What of the event stands in the record's own fields.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Fields {
     time_ms: Option<i64>,
     class_uid: i64,
@@ -154,13 +154,27 @@ impl Attributes for SdkLogRecord {
 pub(crate) struct Promoter<'r, A> {
     attributes: &'r mut A,
     limits: &'r Limits,
-    left: usize,
+    /// Attributes added.
+    count: usize,
     fields: Fields,
 }
 
 impl<'r, A: Attributes> Promoter<'r, A> {
     pub(crate) fn new(limits: &'r Limits, attributes: &'r mut A) -> Self {
-        Self { attributes, limits, left: limits.attribute_count.min(MAX_ATTRIBUTES), fields: Fields::default() }
+        Self { attributes, limits, count: 0, fields: Fields::default() }
+    }
+
+    /// How many attributes have been added.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Takes what was promoted of such members before: so many attributes, which the caller adds to where this gives.
+    pub(crate) fn accept(&mut self, fields: &Fields, count: usize) -> &mut A {
+        self.count += count;
+        (self.fields.class_uid, self.fields.activity_id) = (fields.class_uid, fields.activity_id);
+        self.fields.severity_id = fields.severity_id;
+        self.attributes
     }
 
     pub(crate) fn into_fields(self) -> Fields {
@@ -168,7 +182,7 @@ impl<'r, A: Attributes> Promoter<'r, A> {
     }
 
     /// Walks the rest of an object that has been entered, only for what is promoted.
-    fn object(&mut self, parent: Parent, reader: &mut Reader<'_>) -> Result<(), Malformed> {
+    pub(crate) fn object(&mut self, parent: Parent, reader: &mut Reader<'_>) -> Result<(), Malformed> {
         while let Some(key) = reader.key()? {
             self.member(promotion(parent, key), reader)?;
         }
@@ -272,7 +286,7 @@ impl<'r, A: Attributes> Promoter<'r, A> {
     }
 
     /// `OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT` cuts, at a character's border.
-    #[inline]
+    #[inline(always)]
     fn cut<'t>(&self, text: Cow<'t, str>) -> Cow<'t, str> {
         match self.limits.attribute_value_length {
             Some(limit) if text.len() > limit => match text.char_indices().nth(limit) {
@@ -284,8 +298,8 @@ impl<'r, A: Attributes> Promoter<'r, A> {
     }
 
     fn add(&mut self, key: &'static str, value: Promoted<'_>) {
-        if self.left > 0 {
-            self.left -= 1;
+        if self.count < self.limits.attribute_count.min(MAX_ATTRIBUTES) {
+            self.count += 1;
             self.attributes.add(key, value);
         }
     }

@@ -10,6 +10,7 @@ use opentelemetry::{Array, StringValue};
 use opentelemetry_proto::tonic::common::v1::{AnyValue as ProtoValue, any_value::Value as ProtoKind};
 use prost::Message;
 
+use super::known::Known;
 use super::wire::{
     LEN, VARINT, begin, bytes, end, field_len, fixed64, header, nested, tag, varint, varint_field, varint_field_len,
 };
@@ -166,11 +167,36 @@ pub(super) fn json(text: &str, out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// The text is not a JSON object; what was written and promoted of it is of no use.
-pub(super) fn event(text: &str, promoter: &mut Promoter<'_, Vec<u8>>, out: &mut Vec<u8>) -> Result<(), Malformed> {
-    if !text.starts_with('{') {
+pub(super) fn event(
+    text: &str,
+    promoter: &mut Promoter<'_, Vec<u8>>,
+    known: &mut Known,
+    out: &mut Vec<u8>,
+) -> Result<(), Malformed> {
+    let mut reader = Reader::new(text);
+    if !text.starts_with('{') || reader.value()? != Value::Object {
         return Err(Malformed);
     }
-    Writer::new(text, Some(promoter), out).value(Parent::Event).map_err(|_| Malformed)
+    // No event is so short that its length takes one byte.
+    let map = begin(out, KVLIST, 2);
+    let mut writer = Writer { reader, promoter: Some(promoter), out, keys_left: None };
+    // The time differs from event to event; what stands behind it does not.
+    if writer.next_member()? {
+        writer.known_run(known);
+        while writer.next_member()? {}
+    }
+    end(out, map);
+    Ok(())
+}
+
+/// Elements of a `KeyValueList`, from an event's members and the brace behind them.
+///
+/// # Errors
+/// As [`event`].
+pub(super) fn members(text: &str, promoter: &mut Promoter<'_, Vec<u8>>, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    let mut writer = Writer::new(text, Some(promoter), out);
+    while writer.next_member()? {}
+    Ok(())
 }
 
 /// Why a value cannot be written.
@@ -204,6 +230,23 @@ impl<'w, 'p, 'a> Writer<'w, 'p, 'a> {
     fn value(&mut self, parent: Parent) -> Result<(), Stop> {
         let value = self.enter(0)?;
         self.content(value, self.expected(value), parent, 0, 0)
+    }
+
+    /// Reads and writes an event's next member; `false` when it has no more.
+    fn next_member(&mut self) -> Result<bool, Malformed> {
+        let Some(key) = self.reader.key()? else { return Ok(false) };
+        self.member(key, Parent::Event, 1, 0).map_err(|_| Malformed)?;
+        Ok(true)
+    }
+
+    /// Copies the run that follows, if it is known.
+    fn known_run(&mut self, known: &mut Known) {
+        let Some(promoter) = self.promoter.as_mut().filter(|promoter| promoter.count() == 0) else { return };
+        if let Some(run) = known.run(self.reader.rest_text()) {
+            promoter.accept(&run.fields, run.count).extend_from_slice(&run.attributes);
+            self.out.extend_from_slice(&run.pairs);
+            self.reader.pass(run.len());
+        }
     }
 
     /// Reads a scalar, or enters an array or object; `None` where all is so deep that it is not looked into.
