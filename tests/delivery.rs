@@ -932,6 +932,35 @@ async fn each_format_and_each_body_gives_the_event_back() {
     }
 }
 
+/// A chunked body is refused by more than one receiver (411).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_is_sent_with_its_length() {
+    let folder = TempDir::new().unwrap();
+    let mut receiver = receiver(Script::new()).await;
+    let with = |compression| {
+        let [mut webhook, mut otlp] = [webhook(&receiver), http(&receiver, Protocol::HttpProtobuf)];
+        if let DestinationKind::Webhook(webhook) = &mut webhook.kind {
+            webhook.compression = compression;
+        }
+        if let DestinationKind::Otlp(otlp) = &mut otlp.kind {
+            otlp.compression = compression;
+        }
+        [webhook, otlp]
+    };
+    for destinations in [with(Compression::None), with(Compression::Gzip)] {
+        let streamer = AuditStreamer::start(config(destinations.into(), folder.path())).unwrap();
+        streamer.emit_all(&events(3)).unwrap();
+        for _ in 0..2 {
+            let received = within(receiver.next()).await.unwrap();
+            let length: usize = received.header("content-length").expect("it is there").parse().unwrap();
+            let is_plain = received.header("content-encoding").is_none();
+            assert!(if is_plain { length == received.bytes } else { length < received.bytes });
+            assert_eq!(received.header("transfer-encoding"), None);
+        }
+        within(streamer.shutdown(PATIENCE)).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_compatible_streamer_keeps_the_old_semantics() {
     let receiver = receiver(Script::new()).await;

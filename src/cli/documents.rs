@@ -435,6 +435,20 @@ mod tests {
     }
 
     #[test]
+    fn where_nothing_is_waited_for_nothing_is_let_go_of() {
+        for may_wait in [true, false] {
+            let reader = Reader { may_wait, ..reader(b"{}\n{}\n") };
+            let mut last_for_now = Vec::new();
+            let flow = reader.read::<io::Error>(Mark::default(), &mut |document| {
+                last_for_now.push(document.last_for_now);
+                Ok(ControlFlow::Continue(()))
+            });
+            assert!(flow.unwrap().is_continue());
+            assert_eq!(last_for_now, [false, may_wait]);
+        }
+    }
+
+    #[test]
     fn an_array_or_an_object_may_span_lines() {
         assert_eq!(documents(b"\n [{\"a\":\n\"],\"},\n\n x, {}\n]\n"), ["f:2 {\"a\":\n\"],\"}", "f:5 x", "f:5 {}"]);
         assert_eq!(documents(b"{\n\"a\":1\n}\n"), ["f:1 {\n\"a\":1\n}"]);
