@@ -217,6 +217,12 @@ impl Reader {
             }
             accepted => accepted.map(|first| first + batch.events.len() as u64 - 1),
         });
+        if accepted.is_err() {
+            // Those behind may be accepted all the same, but a position behind them would pass over these.
+            for (_, behind) in std::mem::take(&mut self.under_way) {
+                let _ = behind.wait();
+            }
+        }
         self.accepted(accepted, batch.lines[0], batch.end)
     }
 
@@ -355,5 +361,85 @@ impl Rejects {
 
     fn named(&self, result: io::Result<()>) -> Result<()> {
         result.with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use auditwire::config::{Config, Destination, DestinationKind, Spool, Webhook};
+    use auditwire::{EventOutcome, new_audit_event};
+
+    use super::*;
+
+    struct Mounted<'a>(&'a Path);
+
+    impl Drop for Mounted<'_> {
+        fn drop(&mut self) {
+            let _ = Command::new("umount").arg(self.0).status();
+        }
+    }
+
+    /// A group finds the disk full, one behind it finds room again, and then comes the end: what is remembered must not pass over
+    /// the first.
+    #[test]
+    fn a_position_does_not_pass_over_a_group_that_was_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, input) = (folder.path().join("tmpfs"), folder.path().join("in.jsonl"));
+        std::fs::create_dir(&disk).unwrap();
+        std::fs::write(&input, "x".repeat(1000)).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(&disk).output();
+        if !mounted.as_ref().is_ok_and(|output| output.status.success()) {
+            return eprintln!("skipped: a tmpfs can only be mounted by root ({mounted:?})");
+        }
+        let _mounted = Mounted(&disk);
+        let dir = disk.join("spool");
+        let webhook = DestinationKind::Webhook(Webhook::new("http://127.0.0.1:9/"));
+        let config = Config {
+            destinations: vec![Destination { name: "down".into(), kind: webhook }],
+            max_event_bytes: 64 << 10,
+            spool: Some(Spool { max_bytes: 1 << 20, ..Spool::new(&dir) }),
+            ..Config::default()
+        };
+        let streamer = AuditStreamer::builder(config).on_notice(|_| ()).start().unwrap();
+        let events = vec![new_audit_event("policy_decision", "Run", EventOutcome::Permit); 20];
+        let group = |end: u64| {
+            let end = Mark { offset: end, lines: end, in_array: false };
+            let batch = Batch { events: events.clone(), lines: vec![1; events.len()], bytes: 0, end };
+            let submission = streamer.submit_all(&batch.events).unwrap();
+            (batch, submission)
+        };
+
+        let ballast = disk.join("ballast");
+        let filled = std::fs::write(&ballast, vec![0; 8 << 20]);
+        assert_eq!(filled.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        // Until the segments that are there already are full, too.
+        while group(0).1.wait().is_ok() {}
+        let refused = group(100);
+        assert!(group(0).1.wait().is_err_and(|error| error.is_full()), "and so is the one before it");
+        std::fs::remove_file(&ballast).unwrap();
+        let behind = group(200);
+        assert!(streamer.shutdown_blocking(std::time::Duration::ZERO).is_err());
+
+        let mut positions = Positions::new(&dir);
+        assert_eq!(positions.turn_to(&File::open(&input).unwrap()).unwrap(), Start::Beginning);
+        let mut reader = Reader {
+            streamer: streamer.clone(),
+            counts: Arc::default(),
+            progress: Progress::new(false),
+            rejects: None,
+            strict: false,
+            bytes_at_once: 1 << 20,
+            positions: Some(positions),
+            file: "in.jsonl".into(),
+            batch: Batch::default(),
+            under_way: VecDeque::from([refused, behind]),
+            sequence: 0,
+        };
+        reader.read(&[]).unwrap();
+        assert!(reader.under_way.is_empty());
+        let start = Positions::new(&dir).turn_to(&File::open(&input).unwrap()).unwrap();
+        assert_eq!(start, Start::Beginning, "the refused group is read again");
     }
 }
