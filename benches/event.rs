@@ -47,10 +47,10 @@ fn construct() -> AuditEvent {
 
 #[divan::bench]
 fn read_json(bencher: Bencher) {
-    let line = serde_json::to_vec(&event()).expect("events serialize");
+    let line = serde_json::to_string(&event()).expect("events serialize");
     bencher
-        .counter(BytesCount::of_slice(&line))
-        .bench(|| serde_json::from_slice::<AuditEvent>(black_box(&line)).expect("we wrote it"));
+        .counter(BytesCount::of_str(&line))
+        .bench(|| serde_json::from_str::<AuditEvent>(black_box(&line)).expect("we wrote it"));
 }
 
 #[divan::bench]
