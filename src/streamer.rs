@@ -1,34 +1,37 @@
 //! The handle that callers hold.
 
+mod builder;
+mod submission;
+
 use std::fmt;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt as _;
-use opentelemetry_sdk::logs::LoggerProviderBuilder;
 use smallvec::SmallVec;
 use tokio::runtime::Runtime;
 use tokio::sync::{SemaphorePermit, TryAcquireError, watch};
 
 use crate::config::env::Environment;
 use crate::config::stream::AuditStreamConfig;
-use crate::config::{Config, ConfigError, OnFull, Sync};
+use crate::config::{Config, OnFull};
 use crate::error::{Error, Kind, Outstanding};
-use crate::event::{self, AuditEvent};
+use crate::event::AuditEvent;
 use crate::gap;
-use crate::jsonl::JsonLines;
 use crate::ledger::DestinationState;
 use crate::mapped::{Buffer, Mapped};
 use crate::notice::{self, Listener, Notice};
 use crate::ocsf;
-use crate::pipeline::{self, Ending, Extend, Pipeline, Shared};
-use crate::spool::{Appending, Spool};
-use crate::spooling;
+use crate::pipeline::{Ending, Pipeline};
+use crate::spool::Spool;
 use crate::stream::Stream;
+use submission::Submitted;
+
+pub use builder::Builder;
+pub use submission::Submission;
 
 /// Streams audit events to the destinations of its configuration.
 ///
@@ -50,46 +53,6 @@ pub struct Receipt {
     pub uid: String,
 }
 
-/// Events that have been handed over by [`AuditStreamer::submit_all`]. They count as accepted, unless [`wait`](Self::wait) says
-/// otherwise. Dropped, it leaves open whether they are.
-#[must_use = "the events are accepted only when `wait` says so"]
-pub struct Submission {
-    streamer: AuditStreamer,
-    events: u64,
-    state: Submitted,
-}
-
-enum Submitted {
-    /// The first one's number.
-    Accepted(u64),
-    Appending(Appending),
-}
-
-impl Submission {
-    /// The last event's number. Once [`AuditStreamer::durable_sequence`] has come to it, [`wait`](Self::wait) does not block.
-    pub fn last_sequence(&self) -> u64 {
-        let first = match &self.state {
-            Submitted::Accepted(first) => *first,
-            Submitted::Appending(appending) => appending.first_seq(),
-        };
-        (first + self.events).saturating_sub(1)
-    }
-
-    /// Blocks the thread until the events are accepted. Gives the first one's number; the others' follow it.
-    ///
-    /// # Errors
-    /// None of them is accepted: [`is_full`](Error::is_full) when the disk had no room, even under `on_full = block`: to wait for
-    /// room, emit them. [`is_outcome_unknown`](Error::is_outcome_unknown) when the device failed.
-    pub fn wait(self) -> Result<u64, Error> {
-        match self.state {
-            Submitted::Accepted(first) => Ok(first),
-            Submitted::Appending(appending) => Ok(appending.wait().inspect_err(|_| {
-                self.streamer.inner.accepted.fetch_sub(self.events, Ordering::Relaxed);
-            })?),
-        }
-    }
-}
-
 /// A streamer's books at a moment. Counts since the start.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct State {
@@ -97,13 +60,6 @@ pub struct State {
     pub accepted: u64,
     /// Each destination's books.
     pub destinations: Vec<DestinationState>,
-}
-
-/// Sets up an [`AuditStreamer`].
-pub struct Builder {
-    config: Config,
-    listener: Listener,
-    extend: Option<Box<Extend>>,
 }
 
 struct Inner {
@@ -133,135 +89,6 @@ struct Settings {
     max_queue_size: usize,
     max_event_bytes: usize,
     shutdown_timeout: Duration,
-}
-
-impl Builder {
-    /// Hears what the streamer has to say: a destination that fails, events that were refused. Default: one line each on
-    /// standard error. It is called on the streamer's threads and must not block; if it panics, that notice goes unheard.
-    #[must_use]
-    pub fn on_notice(mut self, listener: impl Fn(&Notice) + Send + std::marker::Sync + 'static) -> Self {
-        // A panic in somebody's listener must not end the delivery that called it.
-        self.listener = Arc::new(move |notice: &Notice| {
-            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| listener(notice)));
-        });
-        self
-    }
-
-    /// Extends each destination's logger provider by processors or exporters of the caller's own. They see each record with all its
-    /// attributes and the OCSF event's JSON text as the body, before it is exported, and what they change is exported.
-    #[must_use]
-    pub fn extend_provider(
-        mut self,
-        extend: impl Fn(&str, LoggerProviderBuilder) -> LoggerProviderBuilder + Send + std::marker::Sync + 'static,
-    ) -> Self {
-        self.extend = Some(Box::new(extend));
-        self
-    }
-
-    /// Starts the streamer. Nothing is connected yet: a destination that cannot be reached is retried, not an error.
-    ///
-    /// # Errors
-    /// The configuration cannot be used (certificates are read here), or the system gives no threads.
-    pub fn start(self) -> Result<AuditStreamer, Error> {
-        let Self { config, listener, extend } = self;
-        if let Some(why) = &config.disabled {
-            listener(&Notice::Warning { text: format!("nothing is exported: {why}") });
-        } else if config.destinations.is_empty() {
-            let error = ConfigError { setting: "destinations".into(), value: None, why: "there is none".into() };
-            return Err(error.into());
-        }
-        if config.batch.max_queue_size == 0 || config.batch.max_export_batch_size == 0 {
-            let setting = "max_queue_size and max_export_batch_size".into();
-            return Err(ConfigError { setting, value: Some("0".into()), why: "must be at least 1".into() }.into());
-        }
-        if let Some(product) = &config.product {
-            event::set_product(product.clone()).map_err(|in_force| ConfigError {
-                setting: "product".into(),
-                value: Some(product.name.clone()),
-                why: format!("this process already reports as {}", in_force.name),
-            })?;
-        }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("auditwire")
-            .enable_all()
-            .build()
-            .map_err(|error| Error::new(Kind::Start(error.to_string())))?;
-        let assembled = assemble(&config, &listener, extend.as_deref(), &runtime);
-        let (pipelines, stream, spool, stop) = match assembled {
-            Ok(assembled) => assembled,
-            Err(error) => {
-                // A runtime may not be dropped where the caller may be: inside another one.
-                runtime.shutdown_background();
-                return Err(error);
-            }
-        };
-        Ok(AuditStreamer {
-            inner: Arc::new(Inner {
-                pipelines,
-                broken: None,
-                settings: Settings {
-                    on_full: config.on_full,
-                    max_queue_size: config.batch.max_queue_size,
-                    max_event_bytes: config.max_event_bytes,
-                    shutdown_timeout: config.shutdown_timeout,
-                },
-                stream,
-                spool,
-                accepted: AtomicU64::new(0),
-                announced: AtomicU64::new(0),
-                closed: AtomicBool::new(false),
-                stop,
-                runtime: Mutex::new(Some(runtime)),
-                listener,
-                nearly_full: AtomicBool::new(false),
-            }),
-        })
-    }
-}
-
-type Assembled = (Vec<Pipeline>, Arc<Stream>, Option<Arc<Spool>>, watch::Sender<bool>);
-
-fn assemble(
-    config: &Config,
-    listener: &Listener,
-    extend: Option<&Extend>,
-    runtime: &Runtime,
-) -> Result<Assembled, Error> {
-    let destinations = if config.disabled.is_some() { &[][..] } else { &config.destinations };
-    let (spool, alarms) = match &config.spool {
-        Some(spool) if config.disabled.is_none() => {
-            let (spool, alarms) = spooling::open(spool, config, listener)?;
-            (Some(spool), alarms)
-        }
-        _ => (None, Vec::new()),
-    };
-    let stream = Arc::new(Stream::new(config.mapping, spool.as_ref().map(|spool| spool.id())));
-    let (stop, stopped) = watch::channel(false);
-    let shared = Shared {
-        config,
-        resource: &pipeline::resource(&config.resource),
-        runtime: runtime.handle(),
-        dead_letters: &Arc::new(JsonLines::new(&config.dead_letter_path, Sync::Batch)),
-        listener,
-        extend,
-        stop: &stopped,
-        stream: &stream,
-        spool: spool.as_ref(),
-    };
-    let pipelines: Result<Vec<_>, _> =
-        destinations.iter().map(|destination| Pipeline::start(destination, &shared)).collect();
-    let pipelines = pipelines.inspect_err(|_| {
-        // The feeds of those that did start wait on it.
-        if let Some(spool) = &spool {
-            let _ = spool.close();
-        }
-    })?;
-    if let Some(spool) = &spool {
-        spooling::announce(&alarms, spool, &stream, listener);
-        spooling::announce_strangers(spool, destinations, listener);
-    }
-    Ok((pipelines, stream, spool, stop))
 }
 
 impl AuditStreamer {
@@ -312,7 +139,7 @@ impl AuditStreamer {
 
     /// Sets up a streamer that is listened to, or whose providers are extended.
     pub fn builder(config: Config) -> Builder {
-        Builder { config, listener: Arc::new(notice::to_stderr), extend: None }
+        Builder::new(config)
     }
 
     /// Accepts an event for all destinations, from code without async: it is on disk when this returns (with a spool), or in each
@@ -742,6 +569,6 @@ fn current_span() -> Option<ocsf::Span> {
 
 /// Handles go to any thread.
 const _: fn() = || {
-    fn is_send_and_sync<T: Send + std::marker::Sync>() {}
+    fn is_send_and_sync<T: Send + Sync>() {}
     is_send_and_sync::<AuditStreamer>();
 };
