@@ -5,10 +5,12 @@
 //! ```
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use auditwire::config::{self, Config, Destination, DestinationKind};
 use auditwire::record::OtlpJson;
 use auditwire::spool::{Options, Spool, Start, Sync};
+use auditwire::steps::Steps;
 use auditwire::{ActorInfo, AuditEvent, AuditStreamer, EventOutcome, PolicyInfo, ResourceInfo, new_audit_event, ocsf};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
@@ -38,6 +40,31 @@ fn encoded(event: &AuditEvent) -> Vec<u8> {
     let mut text = Vec::new();
     ocsf::encode(event, &ocsf::Mapping::default(), None, &mut text);
     text
+}
+
+/// Who reads records before they are sent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Read {
+    ByUs,
+    ByAProcessor,
+}
+
+fn otlp() -> DestinationKind {
+    DestinationKind::Otlp(config::Otlp::grpc("http://127.0.0.1:4317"))
+}
+
+fn steps(kind: DestinationKind, read: Read) -> Steps {
+    Steps::new(&Destination { name: "bench".into(), kind }, read == Read::ByAProcessor).expect("it can be")
+}
+
+fn text() -> Arc<str> {
+    String::from_utf8(encoded(&event())).expect("the encoder writes UTF-8").into()
+}
+
+/// A body of a full batch; its buffer is used again, as in a pipeline.
+fn encode(bencher: Bencher, steps: &Steps) {
+    let records: Vec<_> = (0..config::Batch::default().max_export_batch_size).map(|_| steps.record(&text())).collect();
+    bencher.counter(ItemsCount::new(records.len())).bench_local(|| drop(steps.body(black_box(&records))));
 }
 
 #[divan::bench]
@@ -75,6 +102,24 @@ fn map_to_ocsf(bencher: Bencher) {
 fn read_ocsf(bencher: Bencher) {
     let text = String::from_utf8(encoded(&event())).expect("the encoder writes UTF-8");
     bencher.counter(BytesCount::of_str(&text)).bench(|| ocsf::decode(black_box(&text)).expect("we wrote it"));
+}
+
+/// The record that the SDK is given: of a text that our encoder alone will read, or with all attributes for a processor of the user's.
+#[divan::bench(args = [Read::ByUs, Read::ByAProcessor])]
+fn build_record(bencher: Bencher, read: Read) {
+    let (steps, event) = (steps(otlp(), read), text());
+    bencher.bench(|| steps.record(black_box(&event)));
+}
+
+/// A request of 512 such records.
+#[divan::bench(args = [Read::ByUs, Read::ByAProcessor])]
+fn encode_otlp_request(bencher: Bencher, read: Read) {
+    encode(bencher, &steps(otlp(), read));
+}
+
+#[divan::bench]
+fn encode_webhook_body(bencher: Bencher) {
+    encode(bencher, &steps(DestinationKind::Webhook(config::Webhook::new("http://127.0.0.1:9/")), Read::ByUs));
 }
 
 /// Map, build the record, encode it, and write it as JSON: all but the transport of the format `otlp_json`.

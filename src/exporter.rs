@@ -243,6 +243,16 @@ impl Exporter {
         }
     }
 
+    /// What a request is made of, before compression.
+    pub(crate) fn body(&self, batch: &Batch) -> Vec<Bytes> {
+        match self {
+            Self::OtlpGrpc(exporter) => exporter.body(batch),
+            Self::OtlpHttp(exporter) => exporter.body(batch),
+            Self::Webhook(_) => webhook::body(batch),
+            _ => vec![batch.payload.clone()],
+        }
+    }
+
     /// One attempt.
     pub(crate) async fn send(&self, batch: &Batch) -> Verdict {
         match self {

@@ -56,6 +56,7 @@
 //! | [`notice`] | what a streamer says without being asked |
 //! | [`receiver`] | a development receiver that can be scripted: tests, demo, `auditwire receive` |
 //! | [`error`], [`secret`] | serve all |
+//! | `steps` | a record and a request, each by itself, for the benchmarks |
 //!
 //! Arrows point down: cli -> streamer -> pipeline -> {feed, delivery} -> intake -> {exporter, spool, retry} -> record -> ocsf -> event. Only
 //! the program knows clap and anyhow.
@@ -89,6 +90,8 @@ pub mod record;
 pub mod retry;
 pub mod secret;
 pub mod spool;
+#[doc(hidden)]
+pub mod steps;
 
 mod dead_letter;
 mod delivery;

@@ -12,6 +12,7 @@ mod wire;
 
 use std::time::SystemTime;
 
+use ::bytes::Bytes;
 use opentelemetry::logs::{AnyValue, Logger as _, LoggerProvider as _};
 use opentelemetry::{SpanId, TraceFlags, TraceId};
 use opentelemetry_proto::tonic::logs::v1 as proto;
@@ -248,9 +249,15 @@ impl Envelope {
         Self { resource: encoded, schema_url, scope }
     }
 
+    /// Encoded records as an `ExportLogsServiceRequest`, in parts.
+    pub(crate) fn request(&self, records: Bytes) -> Vec<Bytes> {
+        let (head, tail) = self.around(records.len());
+        vec![head.into(), records, tail.into()]
+    }
+
     /// The bytes before and after `records` bytes of encoded records, which together are an `ExportLogsServiceRequest`
     /// (and a `LogsData`, which has the same form).
-    pub(crate) fn around(&self, records: usize) -> (Vec<u8>, Vec<u8>) {
+    fn around(&self, records: usize) -> (Vec<u8>, Vec<u8>) {
         let scope_logs = self.scope.len() + records;
         let scope_logs_field = wire::field_len(scope_logs);
         let resource_logs = self.resource.len() + scope_logs_field + self.schema_url.len();

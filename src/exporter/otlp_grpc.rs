@@ -107,9 +107,13 @@ impl OtlpGrpc {
         self.target.clone()
     }
 
+    /// The message, as long as nothing has compressed or framed it.
+    pub(super) fn body(&self, batch: &Batch) -> Vec<Bytes> {
+        self.envelope.request(batch.payload.clone())
+    }
+
     pub(super) async fn send(&self, batch: &Batch) -> Verdict {
-        let (head, tail) = self.envelope.around(batch.payload.len());
-        let mut message = vec![head.into(), batch.payload.clone(), tail.into()];
+        let mut message = self.body(batch);
         if self.compression == Compression::Gzip {
             message = match gzip(message, &self.pool).await {
                 Ok(compressed) => vec![compressed],

@@ -1,5 +1,6 @@
 //! OTLP/HTTP, `http/protobuf` and `http/json`.
 
+use bytes::Bytes;
 use http::StatusCode;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use prost::Message;
@@ -42,14 +43,15 @@ impl OtlpHttp {
         self.client.target()
     }
 
+    pub(super) fn body(&self, batch: &Batch) -> Vec<Bytes> {
+        match self.json {
+            true => vec![self.envelope.json(&batch.payload).into()],
+            false => self.envelope.request(batch.payload.clone()),
+        }
+    }
+
     pub(super) async fn send(&self, batch: &Batch) -> Verdict {
-        let body = if self.json {
-            vec![self.envelope.json(&batch.payload).into()]
-        } else {
-            let (head, tail) = self.envelope.around(batch.payload.len());
-            vec![head.into(), batch.payload.clone(), tail.into()]
-        };
-        match self.client.post(body).await {
+        match self.client.post(self.body(batch)).await {
             Ok(answer) => verdict(&answer, self.json),
             Err(why) => Verdict::Retry { after: None, why },
         }

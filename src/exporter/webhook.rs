@@ -37,13 +37,17 @@ impl Webhook {
     }
 
     pub(super) async fn send(&self, batch: &Batch) -> Verdict {
-        let elements = batch.payload.strip_suffix(b",").map_or(batch.payload.len(), <[u8]>::len);
-        let body = vec![Bytes::from_static(b"["), batch.payload.slice(..elements), Bytes::from_static(b"]")];
-        match self.client.post(body).await {
+        match self.client.post(body(batch)).await {
             Ok(answer) => verdict(&answer),
             Err(why) => Verdict::Retry { after: None, why },
         }
     }
+}
+
+/// The events as an array.
+pub(super) fn body(batch: &Batch) -> Vec<Bytes> {
+    let elements = batch.payload.strip_suffix(b",").map_or(batch.payload.len(), <[u8]>::len);
+    vec![Bytes::from_static(b"["), batch.payload.slice(..elements), Bytes::from_static(b"]")]
 }
 
 /// What an HTTP status means to a webhook (RFC 9110): 408, 425, 429 and 5xx pass; 400 and 422 are about the records, 413 about
