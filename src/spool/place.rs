@@ -77,7 +77,8 @@ fn holder(file: &mut File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// Who has the spool in a folder open now. It only looks: trying the lock could keep a starting process out.
+/// Who has the spool in a folder open now. It only looks: trying the lock could keep a starting process out. Only Linux tells.
+#[cfg(target_os = "linux")]
 pub(super) fn locked_by(dir: &Path) -> Option<u32> {
     let mut file = File::open(dir.join(LOCK)).ok()?;
     let metadata = file.metadata().ok()?;
@@ -86,6 +87,11 @@ pub(super) fn locked_by(dir: &Path) -> Option<u32> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let held = locks.lines().any(|line| line.contains(" FLOCK ") && line.split_whitespace().any(|field| field == id));
     held.then(|| holder(&mut file))?
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn locked_by(_: &Path) -> Option<u32> {
+    None
 }
 
 #[cfg(target_os = "linux")]
