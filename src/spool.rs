@@ -56,7 +56,7 @@
 //!                      two of them, at 0 and 4096
 //! ```
 //!
-//! `size` is what a segment was allocated with, 0 where the file system cannot. Stamps are wall clock, in milliseconds; no decision
+//! `size` is what a segment was allocated with, 0 where the file system cannot; behind the last group of it there are zeros. Stamps are wall clock, in milliseconds; no decision
 //! depends on them. A record states its own number, and its checksum ties it to that number and this spool: it can be told for what
 //! it is wherever it is found, whatever the bytes around it have become. A group header bounds the lengths behind it, says what was
 //! written in one piece, and lets a reader pass over a group without reading it.

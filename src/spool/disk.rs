@@ -111,6 +111,11 @@ impl DiskFile {
         self.file.set_len(len)
     }
 
+    /// How long it is; 0 when that cannot be told.
+    pub(super) fn len(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
+    }
+
     /// Reserves `len` bytes of disk and makes the file that long, filled with zeros. `false`: this file system cannot.
     pub(super) fn allocate(&self, len: u64) -> io::Result<bool> {
         self.disk.judge(&Change::Allocate(&self.path, len))?;

@@ -12,12 +12,21 @@ use super::queue::Work;
 use super::segment::Prepared;
 use super::signal::Woken;
 
+/// Zeros that are written ahead of small groups, and the largest group that is one.
+const AHEAD: u64 = 512 << 10;
+const SMALL: u64 = 128 << 10;
+static ZEROS: [u8; AHEAD as usize] = [0; AHEAD as usize];
+
 pub(super) struct Writer {
     /// The last segment.
     file: DiskFile,
     base: u64,
     /// Bytes of it in use: where the next group goes.
     used: u64,
+    /// Bytes up to which it has been written by this process, with groups and zeros.
+    written: u64,
+    /// Bytes that the file system has for it.
+    allocated: u64,
     /// Whether something of it has been written and not synced.
     unsynced: bool,
 }
@@ -64,7 +73,8 @@ impl Shared {
 
 impl Writer {
     pub(super) fn new(file: DiskFile, base: u64, used: u64) -> Self {
-        Self { file, base, used, unsynced: false }
+        let allocated = file.len();
+        Self { file, base, used, written: used, allocated, unsynced: false }
     }
 
     fn work(&mut self, shared: &Shared, work: Work) -> Woken {
@@ -108,13 +118,30 @@ impl Writer {
         self.used += bytes.len() as u64;
         self.unsynced = true;
         if shared.queue.limits.sync_interval.is_none() {
+            self.write_ahead(bytes.len() as u64);
             self.sync().map_err(Failure::Broken)?;
         }
         Ok(())
     }
 
+    /// Writes zeros behind a small group when those of before are used up. A sync of what is written to space that is only allocated
+    /// makes the file system write its own records, too: for 2 kB it takes 487 µs on ext4, and 270 with zeros there, theirs
+    /// included (164 and 112 without a journal). From 150 kB on, writing twice takes longer.
+    fn write_ahead(&mut self, group: u64) {
+        let zeros = self.allocated.saturating_sub(self.used).min(AHEAD);
+        if group > SMALL || self.used <= self.written || zeros == 0 {
+            return;
+        }
+        self.written = match self.file.write_all_at(&ZEROS[..zeros as usize], self.used) {
+            Ok(()) => self.used + zeros,
+            // They are worth nothing by themselves: the segment does without.
+            Err(_) => u64::MAX,
+        };
+    }
+
     /// Cuts off what a failed write has left.
-    fn take_back(&self, error: io::Error) -> Failure {
+    fn take_back(&mut self, error: io::Error) -> Failure {
+        self.allocated = self.used;
         let cut = self.file.set_len(self.used).and_then(|()| self.file.sync());
         match cut {
             Ok(()) if is_full(&error) => Failure::NoSpace(error),
@@ -146,10 +173,9 @@ impl Writer {
         let file = prepared.name(&shared.disk, &shared.dir, header).map_err(Failure::before_naming)?;
         drop(ahead);
         shared.disk.sync_dir(&shared.dir).map_err(Failure::Broken)?;
-        let old = std::mem::replace(&mut self.file, file);
+        let old = std::mem::replace(self, Self::new(file, base, super::format::SEGMENT_HEADER));
         // Gives unused space back. If it fails, the space comes back with the whole segment.
-        let _ = old.set_len(self.used);
-        (self.base, self.used) = (base, super::format::SEGMENT_HEADER);
+        let _ = old.file.set_len(old.used);
         Ok(())
     }
 }

@@ -393,3 +393,60 @@ fn fault_10_a_real_full_disk() {
     let found = drain(&mut spool.reader("siem", Start::Oldest).unwrap());
     assert_eq!(found.records, (acked + 1..=accepted).collect::<Vec<_>>());
 }
+
+/// Whether a change writes zeros to a segment, which no group consists of.
+fn is_blank(change: &Change<'_>) -> bool {
+    matches!(change, Change::Write(path, _, bytes) if is_segment(path) && bytes.iter().all(|byte| *byte == 0))
+}
+
+#[test]
+fn zeros_go_ahead_of_small_groups_and_stay_within_the_segment() {
+    let options = Options { max_bytes: 16 << 20, segment_bytes: 2 << 20, ..Options::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, script) = scripted(dir.path(), options);
+    let zeros = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&zeros);
+    script.now(move |change| {
+        if let Change::Write(_, offset, bytes) = change
+            && is_blank(change)
+        {
+            seen.lock().unwrap().push((*offset, bytes.len() as u64));
+        }
+        Ok(None)
+    });
+    let append = |bytes: usize| {
+        let before = zeros.lock().unwrap().len();
+        spool.append(&vec![b'x'; bytes]).unwrap();
+        zeros.lock().unwrap()[before..].to_vec()
+    };
+    let used = || spool.usage().bytes;
+    assert_eq!(append(100), [(used(), 512 << 10)], "behind the first group");
+    assert!((0..50).all(|_| append(1000).is_empty()), "there are enough");
+    assert!((0..4).all(|_| append(200 << 10).is_empty()), "and large groups want none");
+    assert_eq!(append(100), [(used(), 512 << 10)], "as far as they are used up");
+    assert!(append(900 << 10).is_empty());
+    assert_eq!(append(100), [(used(), (2 << 20) - used())], "up to the segment's end");
+    let path = segments(dir.path()).remove(0);
+    assert_eq!(fs::metadata(path).unwrap().len(), 2 << 20);
+    drop(spool);
+    let (_, recovery) = open(dir.path(), options);
+    assert!(recovery.tail.is_none(), "{recovery:?}");
+}
+
+#[test]
+fn zeros_that_cannot_be_written_fail_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, script) = scripted(dir.path(), tiny());
+    let tried = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&tried);
+    script.now(move |change| match is_blank(change) {
+        true => {
+            *count.lock().unwrap() += 1;
+            Err(full())
+        }
+        false => Ok(None),
+    });
+    fill(&spool, 60);
+    assert_eq!(read_all(&spool).records, (1..=60).collect::<Vec<_>>());
+    assert_eq!(*tried.lock().unwrap(), segments(dir.path()).len(), "once in each segment");
+}
