@@ -269,11 +269,14 @@ impl Bench<'_> {
         let durable = client::measure(Mode::Durable, 1000, self.folder)?;
         let sync = Some(("fdatasync", durable.extra("sync_p50") / 1e3));
         report.row("emit, durable, one thread, p50", durable.p50 / 1e3, "µs", sync, Goal::RatioAtMost(1.3));
-        let many = client::measure(Mode::Concurrent, 64 * 400, self.folder)?;
-        let alone = Some(("one emitter", many.extra("rate_alone") / 1e3));
-        report.row("64 durable emitters", many.rate() / 1e3, "k events/s", alone, Goal::RatioAtLeast(25.0));
         report.run("emit, durable, one thread", &durable);
-        report.run("emit, durable, 64 threads", &many);
+        for (mode, name, one) in [(Mode::Threads, "64 threads", "one thread"), (Mode::Tasks, "64 tasks", "one task")] {
+            let many = client::measure(mode, 64 * 400, self.folder)?;
+            let alone = Some((one, many.extra("rate_alone") / 1e3));
+            let name = format!("emit, durable, {name}");
+            report.row(&name, many.rate() / 1e3, "k events/s", alone, Goal::RatioAtLeast(25.0));
+            report.run(&name, &many);
+        }
         Ok(())
     }
 

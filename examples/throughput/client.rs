@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -32,7 +33,8 @@ pub(crate) enum Mode {
     /// Ours, small measurements.
     Latency,
     Durable,
-    Concurrent,
+    Threads,
+    Tasks,
     Backlog,
     Idle,
     IdleSpool,
@@ -107,7 +109,8 @@ pub(crate) fn run(mode: Mode, count: usize, url: &str, folder: &Path) -> Result<
         Mode::WebhookSpool => flood_in_groups(spooled(webhook(), folder), count),
         Mode::Latency => latency(config(grpc(), folder), count),
         Mode::Durable => durable(spooled(file(config::Sync::Never), folder), count, folder),
-        Mode::Concurrent => concurrent(spooled(file(config::Sync::Never), folder), count),
+        Mode::Threads => threads(spooled(file(config::Sync::Never), folder), count),
+        Mode::Tasks => tasks(spooled(file(config::Sync::Never), folder), count),
         Mode::Backlog => backlog(count, folder),
         Mode::Idle => idle(config(webhook(), folder)),
         Mode::IdleSpool => idle(spooled(webhook(), folder)),
@@ -245,34 +248,57 @@ fn durable(config: Config, count: usize, folder: &Path) -> Result<Outcome> {
     finish(&streamer, count as u64, outcome)
 }
 
-/// Durable emitters, 64 of them and then one.
-fn concurrent(config: Config, count: usize) -> Result<Outcome> {
-    const EMITTERS: usize = 64;
+/// How many emit at a time.
+const EMITTERS: usize = 64;
+
+/// Durable emitters, one thread and then 64.
+fn threads(config: Config, count: usize) -> Result<Outcome> {
     let events = events::pool();
     let streamer = AuditStreamer::start(config)?;
-    let alone = count / EMITTERS;
+    let emit = |first: usize| {
+        let own = events.iter().cycle().skip(first).take(count / EMITTERS);
+        own.into_iter().try_for_each(|event| streamer.emit(event).map(|_receipt| ()))
+    };
     let began = Instant::now();
-    for event in events.iter().cycle().take(alone) {
-        streamer.emit(event)?;
-    }
-    let rate_alone = alone as f64 / began.elapsed().as_secs_f64();
+    emit(0)?;
+    let alone = began.elapsed();
     let meter = Meter::start();
     std::thread::scope(|scope| {
-        let emitters = (0..EMITTERS).map(|emitter| {
-            let (streamer, events) = (&streamer, &events);
-            scope.spawn(move || {
-                let own = events.iter().cycle().skip(emitter).take(count / EMITTERS);
-                own.into_iter().try_for_each(|event| streamer.emit(event).map(|_receipt| ()))
-            })
-        });
-        let emitters: Vec<_> = emitters.collect();
+        let emitters: Vec<_> = (0..EMITTERS).map(|first| scope.spawn(move || emit(first))).collect();
         emitters.into_iter().try_for_each(|emitter| emitter.join().expect("an emitter does not panic"))
     })?;
-    let emitted = count / EMITTERS * EMITTERS;
-    let mut outcome = meter.stop(emitted);
-    outcome.extra.push(("rate_alone".into(), rate_alone));
+    concurrent(&streamer, count / EMITTERS, alone, meter)
+}
+
+/// The same with tasks on a runtime of two threads.
+fn tasks(config: Config, count: usize) -> Result<Outcome> {
+    let events = Arc::new(events::pool());
+    let streamer = AuditStreamer::start(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let emit = |first: usize| {
+        let (streamer, events) = (streamer.clone(), Arc::clone(&events));
+        runtime.spawn(async move {
+            for event in events.iter().cycle().skip(first).take(count / EMITTERS) {
+                streamer.queue_all(std::slice::from_ref(event)).await?;
+            }
+            anyhow::Ok(())
+        })
+    };
+    let began = Instant::now();
+    runtime.block_on(emit(0))??;
+    let alone = began.elapsed();
+    let meter = Meter::start();
+    let emitters: Vec<_> = (0..EMITTERS).map(emit).collect();
+    emitters.into_iter().try_for_each(|emitter| runtime.block_on(emitter)?)?;
+    concurrent(&streamer, count / EMITTERS, alone, meter)
+}
+
+/// What emitters did, each so many events, after one had done so alone.
+fn concurrent(streamer: &AuditStreamer, each: usize, alone: Duration, meter: Meter) -> Result<Outcome> {
+    let mut outcome = meter.stop(each * EMITTERS);
+    outcome.extra.push(("rate_alone".into(), each as f64 / alone.as_secs_f64()));
     pollster::block_on(streamer.flush())?;
-    finish(&streamer, (alone + emitted) as u64, outcome)
+    finish(streamer, (each * (EMITTERS + 1)) as u64, outcome)
 }
 
 /// Events queue in the spool while their destination is down; then it comes up and gets them.
