@@ -271,7 +271,7 @@ impl Bench<'_> {
         report.row("emit, durable, one thread, p50", durable.p50 / 1e3, "µs", sync, Goal::RatioAtMost(1.3));
         report.run("emit, durable, one thread", &durable);
         for (mode, name, one) in [(Mode::Threads, "64 threads", "one thread"), (Mode::Tasks, "64 tasks", "one task")] {
-            let many = client::measure(mode, 64 * 400, self.folder)?;
+            let many = client::measure(mode, 64 * 1000, self.folder)?;
             let alone = Some((one, many.extra("rate_alone") / 1e3));
             let name = format!("emit, durable, {name}");
             report.row(&name, many.rate() / 1e3, "k events/s", alone, Goal::RatioAtLeast(25.0));

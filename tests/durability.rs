@@ -562,6 +562,7 @@ async fn fault_37_a_receiver_that_hangs_costs_nothing_and_is_not_stormed() {
 }
 
 /// What the process does whose memory is measured.
+#[cfg(target_os = "linux")]
 fn deliver_a_backlog(folder: &Path) {
     let target = fs::read_to_string(folder.join("target")).unwrap();
     let kind = DestinationKind::Otlp(Otlp::grpc(target));
@@ -575,12 +576,14 @@ fn deliver_a_backlog(folder: &Path) {
 }
 
 /// With a spool for a million events.
+#[cfg(target_os = "linux")]
 fn large(folder: &Path, destinations: Vec<Destination>) -> Config {
     let spool = Some(Spool { max_bytes: 4 << 30, ..Spool::new(folder.join("spool")) });
     Config { spool, max_event_bytes: 1 << 20, ..config(folder, destinations) }
 }
 
 /// `VmHWM`: the most memory that a process ever had, in KiB.
+#[cfg(target_os = "linux")]
 fn peak_rss(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default();

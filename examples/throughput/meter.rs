@@ -85,10 +85,10 @@ pub(crate) fn peak_rss_mib(process: &str) -> f64 {
 /// How often the threads of this process but the calling one have given up the CPU to wait.
 pub(crate) fn waits_of_other_threads() -> Result<f64> {
     let mut waits = 0.0;
-    let own = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let own = std::fs::read_link("/proc/thread-self")?;
     for thread in std::fs::read_dir("/proc/self/task")? {
         let thread = thread?;
-        if thread.file_name().to_str() != Some(&own) {
+        if own.file_name() != Some(&thread.file_name()) {
             // A thread may end between the listing and here.
             let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
             waits += field(&status, "voluntary_ctxt_switches:");

@@ -150,10 +150,11 @@ impl Place {
         if status.next_seq > status.first_seq {
             text.push(format!("  numbers {} to {}", status.first_seq, status.next_seq - 1));
         }
-        text.push(match status.open_in {
-            Some(pid) => format!("  open in process {pid}"),
-            None => "  not open".to_owned(),
-        });
+        match status.open_in {
+            Some(pid) => text.push(format!("  open in process {pid}")),
+            None if cfg!(target_os = "linux") => text.push("  not open".to_owned()),
+            None => {}
+        }
         for each in &status.destinations {
             let lag = &each.lag;
             let mut line = format!("{}: ", lag.destination);

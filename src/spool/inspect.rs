@@ -17,7 +17,7 @@ use super::{Lag, SeqRange, cursor, place, segment};
 pub struct Status {
     /// The spool's id; `None` when nothing tells it.
     pub id: Option<u64>,
-    /// Process that has it open.
+    /// Process that has it open. Only Linux tells.
     pub open_in: Option<u32>,
     /// Number of the oldest record; the next one's when there is none.
     pub first_seq: u64,

@@ -14,7 +14,7 @@ use super::signal::Woken;
 
 /// Zeros that are written ahead of small groups, and the largest group that is one.
 const AHEAD: u64 = 512 << 10;
-const SMALL: u64 = 128 << 10;
+const SMALL: u64 = 64 << 10;
 static ZEROS: [u8; AHEAD as usize] = [0; AHEAD as usize];
 
 pub(super) struct Writer {
@@ -126,7 +126,7 @@ impl Writer {
 
     /// Writes zeros behind a small group when those of before are used up. A sync of what is written to space that is only allocated
     /// makes the file system write its own records, too: for 2 kB it takes 487 µs on ext4, and 270 with zeros there, theirs
-    /// included (164 and 112 without a journal). From 150 kB on, writing twice takes longer.
+    /// included (164 and 112 without a journal). From 100 kB on, writing twice gains nothing.
     fn write_ahead(&mut self, group: u64) {
         let zeros = self.allocated.saturating_sub(self.used).min(AHEAD);
         if group > SMALL || self.used <= self.written || zeros == 0 {
