@@ -111,9 +111,9 @@ impl DiskFile {
         self.file.set_len(len)
     }
 
-    /// How long it is; 0 when that cannot be told.
-    pub(super) fn len(&self) -> u64 {
-        self.file.metadata().map_or(0, |metadata| metadata.len())
+    /// How long it is, if what is written to it twice goes to the same place; 0 where the file system never overwrites.
+    pub(super) fn overwritable(&self) -> u64 {
+        if copies_on_write(&self.file) { 0 } else { self.file.metadata().map_or(0, |metadata| metadata.len()) }
     }
 
     /// Reserves `len` bytes of disk and makes the file that long, filled with zeros. `false`: this file system cannot.
@@ -143,6 +143,22 @@ fn allocate(file: &File, len: u64) -> io::Result<bool> {
 #[cfg(not(target_os = "linux"))]
 fn allocate(_: &File, _: u64) -> io::Result<bool> {
     Ok(false)
+}
+
+#[cfg(target_os = "linux")]
+fn copies_on_write(file: &File) -> bool {
+    const BTRFS: u32 = 0x9123_683E;
+    const ZFS: u32 = 0x2FC1_2FC1;
+    const BCACHEFS: u32 = 0xCA45_1A4E;
+    const F2FS: u32 = 0xF2F5_2010;
+    #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "magic numbers of 32 bits")]
+    let kind = rustix::fs::fstatfs(file).map(|statfs| statfs.f_type as u32);
+    kind.is_ok_and(|kind| matches!(kind, BTRFS | ZFS | BCACHEFS | F2FS))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn copies_on_write(_: &File) -> bool {
+    true
 }
 
 /// Whether an error means that the disk, or the user's share of it, is full.
