@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{AcquireError, SemaphorePermit};
 
+use crate::event::AuditEvent;
 use crate::gap::{Gap, Reason};
 use crate::intake::Intake;
 use crate::notice::Notice;
 use crate::retry::Backoff;
-use crate::spool::{Damage, Item, Reader, Ready, SeqRange};
+use crate::spool::{AppendError, Damage, Item, Reader, Ready, SeqRange, Spool};
 use crate::stream::Stream;
 
 /// Bytes in front of an event in a record.
@@ -30,6 +31,17 @@ pub(crate) fn from_record(record: &[u8]) -> Option<(&str, SystemTime)> {
     Some((std::str::from_utf8(event).ok()?, observed))
 }
 
+/// Appends an event of our own to a spool, for every destination. It waits for nobody to make room: whoever might is not to be kept
+/// from it, or not there yet.
+///
+/// # Errors
+/// There is no room, or the spool takes nothing any more.
+pub(crate) fn append(spool: &Spool, stream: &Stream, event: &AuditEvent) -> Result<(), AppendError> {
+    let mut record = stamp(SystemTime::now()).to_vec();
+    stream.encode(event, None, &mut record);
+    spool.append_now(&record).map(drop)
+}
+
 pub(crate) struct Feed {
     pub(crate) reader: Reader,
     pub(crate) intake: Arc<Intake>,
@@ -39,6 +51,8 @@ pub(crate) struct Feed {
     pub(crate) rate: Option<u32>,
     /// By best effort: most events to lag behind.
     pub(crate) max_lag: Option<u64>,
+    /// Events given up of which the stream has not been told, because the spool is full.
+    pub(crate) untold: Option<Gap>,
 }
 
 enum Next {
@@ -130,6 +144,7 @@ impl Feed {
 
     /// Gives up the oldest events of a backlog that is too large, and a quarter more, so that it is not done for each new event.
     fn give_up(&mut self, max_lag: u64) {
+        self.tell();
         let (newest, acker) = (self.intake.mark(), self.reader.acker());
         let acked = acker.acked();
         let last = newest.saturating_sub(max_lag / 4 * 3);
@@ -139,20 +154,28 @@ impl Feed {
         // Those that are being sent at the moment are among them: they may still arrive, but no other process would send them.
         let gap =
             Gap { reason: Reason::LagLimit, events: last - acked, first_sequence: acked + 1, last_sequence: last };
-        if acker.ack(last).is_err() {
-            return;
-        }
+        self.untold = Some(self.untold.map_or(gap, |untold| untold.and(gap)));
+        // Before the acknowledgement: a crash in between tells of a loss that is none, and not the other way round.
+        self.tell();
+        // It counts even if it cannot be written: then it is the next process that sends them.
+        let _ = acker.ack(last);
         self.reader.rewind();
-        // After the acknowledgement, because it needs the room that this makes.
-        let announced = self.intake.append(&gap.audit_event(&self.intake.name, &self.stream));
-        let why = match announced {
-            Ok(()) => format!("it lags more than {max_lag} events behind and is served by best effort"),
-            Err(error) => {
-                format!("it lags more than {max_lag} events behind, and the stream could not be told: {error}")
-            }
-        };
         self.intake.ledger.give_up(gap.events);
-        self.say_lost(gap, why);
+        self.say_lost(gap, format!("it lags more than {max_lag} events behind and is served by best effort"));
+    }
+
+    /// Tells the stream of what has been given up. A full spool is told later.
+    fn tell(&mut self) {
+        let Some(gap) = self.untold.take() else { return };
+        match self.intake.append(&gap.audit_event(&self.intake.name, &self.stream)) {
+            Ok(()) => {}
+            Err(AppendError::Full { .. }) => self.untold = Some(gap),
+            Err(error) => {
+                let name = &self.intake.name;
+                let text = format!("{name}: the stream could not be told of {} lost events: {error}", gap.events);
+                (self.intake.listener)(&Notice::Warning { text });
+            }
+        }
     }
 
     fn say_lost(&self, gap: Gap, why: String) {

@@ -41,6 +41,11 @@ impl Gap {
         Self { reason, events: 1, first_sequence: sequence, last_sequence: sequence }
     }
 
+    /// One with what comes behind it.
+    pub(crate) fn and(self, behind: Self) -> Self {
+        Self { events: self.events + behind.events, last_sequence: behind.last_sequence, ..self }
+    }
+
     pub(crate) fn extend(&mut self, sequence: u64) {
         self.events += 1;
         self.first_sequence = self.first_sequence.min(sequence);

@@ -271,12 +271,9 @@ impl Intake {
         self.take(place, text.into(), SystemTime::now(), sequence);
     }
 
-    /// Appends an event of our own to the spool, for every destination.
+    /// Appends an event of our own to the spool, for every destination, if there is room now.
     pub(crate) fn append(&self, event: &AuditEvent) -> Result<(), AppendError> {
-        let Some(spooled) = &self.spooled else { return Ok(()) };
-        let mut record = feed::stamp(SystemTime::now()).to_vec();
-        self.stream.encode(event, None, &mut record);
-        spooled.spool.append(&record).map(|_| ())
+        self.spooled.as_ref().map_or(Ok(()), |spooled| feed::append(&spooled.spool, &self.stream, event))
     }
 
     /// From now on nothing gets a place; those who wait for one hear so.

@@ -125,6 +125,7 @@ impl Pipeline {
                     backoff: config.backoff,
                     rate: options.drain_rate,
                     max_lag: options.best_effort.get(name).copied(),
+                    untold: None,
                 };
                 let thread = std::thread::Builder::new().name("auditwire-feed".into()).spawn(move || feed.run());
                 Some(thread.map_err(|error| Error::new(Kind::Start(error.to_string())))?)

@@ -339,7 +339,15 @@ impl Spool {
     /// # Errors
     /// As [`append`](Self::append). [`TooLarge`](AppendError::TooLarge) also when they do not fit into one segment.
     pub fn append_all(&self, records: &[impl AsRef<[u8]>]) -> Result<u64, AppendError> {
-        pollster::block_on(self.append_by(Appender::Thread, records))
+        pollster::block_on(self.append_by(Appender::Thread, records, None))
+    }
+
+    /// [`append`](Self::append) for what must not wait for room, whatever the spool's policy is.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); [`Full`](AppendError::Full) as soon as there is no room.
+    pub fn append_now(&self, record: &[u8]) -> Result<u64, AppendError> {
+        pollster::block_on(self.append_by(Appender::Thread, std::slice::from_ref(&record), Some(Some(Instant::now()))))
     }
 
     /// [`append_all`](Self::append_all) for async code.
@@ -347,11 +355,15 @@ impl Spool {
     /// # Errors
     /// As [`append_all`](Self::append_all).
     pub async fn append_all_async(&self, records: &[impl AsRef<[u8]>]) -> Result<u64, AppendError> {
-        self.append_by(Appender::Task, records).await
+        self.append_by(Appender::Task, records, None).await
     }
 
-    async fn append_by(&self, appender: Appender, records: &[impl AsRef<[u8]>]) -> Result<u64, AppendError> {
-        let mut deadline = None;
+    async fn append_by(
+        &self,
+        appender: Appender,
+        records: &[impl AsRef<[u8]>],
+        mut deadline: Deadline,
+    ) -> Result<u64, AppendError> {
         loop {
             let Appending { first, outcome } = self.offer(records, appender, &mut deadline).await?;
             let settled = match (outcome, appender) {

@@ -1,7 +1,6 @@
 //! Opening the spool that a configuration names, and saying what was found there.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use crate::config::{self, Config, ConfigError, Destination, OnFull};
 use crate::error::{Error, Kind};
@@ -70,9 +69,7 @@ pub(crate) fn open(
 /// Announces alarms in the stream itself.
 pub(crate) fn announce(alarms: &[String], spool: &Spool, stream: &Stream, listener: &Listener) {
     for alarm in alarms {
-        let mut record = feed::stamp(SystemTime::now()).to_vec();
-        stream.encode(&gap::unknown(alarm, stream), None, &mut record);
-        if let Err(error) = spool.append(&record) {
+        if let Err(error) = feed::append(spool, stream, &gap::unknown(alarm, stream)) {
             listener(&Notice::Warning { text: format!("the stream could not be told of an alarm: {error}") });
         }
     }

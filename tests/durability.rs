@@ -367,6 +367,16 @@ async fn fault_9_a_segment_that_is_gone_is_a_gap_and_the_rest_is_delivered() {
     assert_eq!(inbox.sequences().len() as u64, 900 - lost);
 }
 
+/// A spool that is refused.
+fn make_of_another_version(dir: &Path) {
+    let segment = segments(dir).pop().unwrap();
+    let mut header = fs::read(&segment).unwrap()[..64].to_vec();
+    header[8] = 99;
+    let crc = crc32c::crc32c(&header[..60]).to_le_bytes();
+    header[60..].copy_from_slice(&crc);
+    fs::OpenOptions::new().write(true).open(&segment).unwrap().write_all_at(&header, 0).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_14_a_spool_that_is_refused_is_left_as_it_is_and_auditing_goes_on_beside_it() {
     let folder = TempDir::new().unwrap();
@@ -374,12 +384,7 @@ async fn fault_14_a_spool_that_is_refused_is_left_as_it_is_and_auditing_goes_on_
     let mut inbox = Inbox::new().await;
     let config = config(folder.path(), vec![inbox.destination("otlp")]);
     leave(&config, 0..100);
-    let segment = segments(&dir).pop().unwrap();
-    let mut header = fs::read(&segment).unwrap()[..64].to_vec();
-    header[8] = 99;
-    let crc = crc32c::crc32c(&header[..60]).to_le_bytes();
-    header[60..].copy_from_slice(&crc);
-    fs::OpenOptions::new().write(true).open(&segment).unwrap().write_all_at(&header, 0).unwrap();
+    make_of_another_version(&dir);
     let before = content(&dir);
 
     for round in 0..2 {
@@ -675,6 +680,68 @@ async fn a_destination_by_best_effort_cannot_fill_the_spool_and_what_it_misses_i
         assert!(announced || numbers.contains(&number), "{number} is missing and nothing says so");
     }
     assert!(numbers.len() < EVENTS, "it has lost some");
+}
+
+/// Telling what was given up must not wait for room: another destination may keep the spool full for days.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_by_best_effort_gets_its_events_from_a_spool_that_others_keep_full() {
+    const EVENTS: usize = 2000;
+    let folder = TempDir::new().unwrap();
+    let (mut pin, mut late) = (Inbox::new().await, Inbox::new().await);
+    pin.stop().await;
+    late.stop().await;
+    let config = config(folder.path(), vec![late.destination("late"), pin.destination("pin")]);
+    let mut config = in_small_segments(config);
+    // The feed does not read ahead, so that there is something to give up.
+    config.batch = Batch { max_queue_size: 200, max_export_batch_size: 50, ..config.batch };
+    let best_effort = std::collections::BTreeMap::from([("late".to_owned(), 300)]);
+    config.spool = config.spool.map(|spool| Spool { best_effort, block_timeout: None, ..spool });
+    let (streamer, notices) = listened(config);
+    let emitting = streamer.clone();
+    // One by one, so that there is no room for a gap record either.
+    let each = move || (0..EVENTS).for_each(|number| _ = emitting.emit(&event(number)).unwrap());
+    let emitted = std::thread::spawn(each);
+    tokio::task::block_in_place(|| poll(|| said(&notices, "served by best effort").then_some(())))
+        .expect("some are given up");
+    late.start().await;
+    late.take_until(200).await;
+    assert!(!emitted.is_finished(), "the spool is full");
+    pin.start().await;
+    tokio::task::block_in_place(|| emitted.join()).unwrap();
+    pin.take_until(EVENTS + 1).await;
+    shut_down(&streamer).await;
+
+    late.stop().await;
+    pin.stop().await;
+    let numbers: HashSet<u64> = late.arrivals.iter().filter_map(|arrival| arrival.sequence).collect();
+    let gaps: Vec<_> = pin.arrivals.iter().filter_map(|arrival| arrival.gap).collect();
+    for number in 1..=pin.assert_dense() {
+        let announced = gaps.iter().any(|(first, last, _)| (*first..=*last).contains(&number));
+        assert!(announced || numbers.contains(&number), "{number} is missing and nothing says so");
+    }
+}
+
+/// An alarm is an event, and a full spool has no room for it until destinations have taken some, which they have not begun to.
+#[test]
+fn a_start_does_not_wait_for_room_to_tell_an_alarm() {
+    let folder = TempDir::new().unwrap();
+    let config = in_small_segments(config(folder.path(), vec![dead("otlp")]));
+    let with_timeout = |block_timeout| {
+        let spool = config.spool.clone().map(|spool| Spool { block_timeout, ..spool });
+        Config { spool, ..config.clone() }
+    };
+    leave(&config, 0..10);
+    make_of_another_version(&folder.path().join("spool"));
+    let streamer = quiet(with_timeout(Some(Duration::ZERO)));
+    while streamer.emit(&event(0)).is_ok() {}
+    assert!(streamer.shutdown_blocking(Duration::ZERO).is_err());
+
+    let patient = with_timeout(None);
+    let (told, started) = std::sync::mpsc::channel();
+    std::thread::spawn(move || told.send(listened(patient)));
+    let (streamer, notices) = started.recv_timeout(PATIENCE).expect("it starts");
+    assert!(said(&notices, "the stream could not be told of an alarm"), "{notices:?}");
+    assert!(streamer.shutdown_blocking(Duration::ZERO).is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
