@@ -137,10 +137,7 @@ impl Intake {
             return self.leave(1);
         }
         let mut record = self.logger.create_log_record();
-        // Our encoder writes JSON; whatever else this may be, it is kept as it is.
-        if !self.is_record_read || record::fill(&mut record, Arc::clone(&event), observed, &self.limits).is_err() {
-            record::carry(&mut record, Arc::clone(&event), observed);
-        }
+        record::make(&mut record, &event, observed, &self.limits, self.is_record_read);
         // Inside an exporter's or SDK's own work the SDK would discard the record without a word.
         let suppressed = Context::map_current(Context::is_telemetry_suppressed);
         let _unsuppressed = suppressed.then(|| Context::new().attach());

@@ -103,6 +103,14 @@ impl Fields {
     }
 }
 
+/// Makes a record of an event's text: with all there is where somebody reads it on its way; else, and of what is no event, with the
+/// text alone.
+pub(crate) fn make(record: &mut SdkLogRecord, event: &Arc<str>, observed: SystemTime, limits: &Limits, is_read: bool) {
+    if !is_read || fill(record, Arc::clone(event), observed, limits).is_err() {
+        carry(record, Arc::clone(event), observed);
+    }
+}
+
 /// Fills an SDK record from an OCSF event's JSON text.
 ///
 /// # Errors
@@ -130,7 +138,7 @@ pub(crate) fn fill(
 
 /// The event's text alone, for a destination that makes what it needs of it, where nobody else looks at the record on its way:
 /// building all of it would be half of all the work.
-pub(crate) fn carry(record: &mut SdkLogRecord, event: Arc<str>, observed: SystemTime) {
+fn carry(record: &mut SdkLogRecord, event: Arc<str>, observed: SystemTime) {
     record.set_observed_timestamp(observed);
     record.set_body(AnyValue::String(StringValue::from(event)));
 }

@@ -47,12 +47,7 @@ impl Steps {
     /// The record that the SDK is given: a whole one where anybody reads it, else one that carries the text.
     pub fn record(&self, event: &Arc<str>) -> SdkLogRecord {
         let mut record = self.logger.create_log_record();
-        if self.is_record_read {
-            let filled = record::fill(&mut record, Arc::clone(event), SystemTime::now(), &Limits::default());
-            filled.expect("our encoder writes JSON");
-        } else {
-            record::carry(&mut record, Arc::clone(event), SystemTime::now());
-        }
+        record::make(&mut record, event, SystemTime::now(), &Limits::default(), self.is_record_read);
         record
     }
 
