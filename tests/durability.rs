@@ -157,9 +157,10 @@ fn tell(line: std::fmt::Arguments<'_>) {
     out.flush().unwrap();
 }
 
-/// What the process does that is killed.
+/// What the process does that is killed, or loses its disk.
 fn emit_and_tell_receipts(folder: &Path) {
-    let streamer = quiet(config(folder, vec![dead("otlp")]));
+    let config = config(folder, vec![dead("otlp")]);
+    let streamer = quiet(Config { shutdown_timeout: Duration::ZERO, ..config });
     let emit_alone = |thread: usize| {
         for number in (0..1_000_000).filter(|number| number % 4 == thread) {
             let receipt = streamer.emit(&event(number)).unwrap();
@@ -214,6 +215,94 @@ async fn fault_1_what_a_receipt_was_given_for_survives_a_kill_and_is_delivered_b
         shut_down(&streamer).await;
         let sequences: Vec<_> = inbox.arrivals.iter().filter_map(|arrival| arrival.sequence).collect();
         assert!(sequences.is_sorted(), "in order");
+    }
+}
+
+/// An ext4 of its own in a file, mounted; the kernel can be told to forget what it has not written.
+#[cfg(target_os = "linux")]
+struct Ext4 {
+    image: PathBuf,
+    place: PathBuf,
+}
+
+#[cfg(target_os = "linux")]
+impl Ext4 {
+    /// `None`: only root can do that, on a machine with the tools for it; it is said.
+    fn new(folder: &Path) -> Option<Self> {
+        let ext4 = Self { image: folder.join("image"), place: folder.join("ext4") };
+        fs::File::create(&ext4.image).unwrap().set_len(128 << 20).unwrap();
+        fs::create_dir(&ext4.place).unwrap();
+        let made = Command::new("mkfs.ext4").arg("-q").arg(&ext4.image).output();
+        if made.as_ref().is_ok_and(|made| made.status.success()) && ext4.mount() {
+            return Some(ext4);
+        }
+        eprintln!(
+            "skipped: no ext4 could be made and mounted, which takes root, mkfs.ext4 and a loop device ({made:?})"
+        );
+        None
+    }
+
+    fn mount(&self) -> bool {
+        let mount = Command::new("mount").args(["-o", "loop"]).args([&self.image, &self.place]).status();
+        mount.is_ok_and(|status| status.success())
+    }
+
+    fn unmount(&self) -> bool {
+        Command::new("umount").arg(&self.place).status().is_ok_and(|status| status.success())
+    }
+
+    /// `EXT4_IOC_SHUTDOWN` without a last word to the journal: as if the power failed. `false`: nobody here can say it.
+    fn cut_power(&self) -> bool {
+        let say = "import fcntl, os, sys; fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, b'\\2\\0\\0\\0')";
+        Command::new("python3").args(["-c", say]).arg(&self.place).status().is_ok_and(|status| status.success())
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Ext4 {
+    fn drop(&mut self) {
+        // A test that fails may have files open there.
+        let _ = Command::new("umount").arg("-l").arg(&self.place).status();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn fault_3_what_a_receipt_was_given_for_survives_a_real_file_system_that_goes_down() {
+    if let Some(folder) = childs_folder() {
+        return emit_and_tell_receipts(&folder);
+    }
+    let folder = TempDir::new().unwrap();
+    let Some(ext4) = Ext4::new(folder.path()) else { return };
+    for wanted in [1, 30, if is_long() { 20_000 } else { 500 }] {
+        let mut child = Again::start(
+            "fault_3_what_a_receipt_was_given_for_survives_a_real_file_system_that_goes_down",
+            &ext4.place,
+        );
+        // Until the receipts end, because the device has.
+        let mut receipts = Vec::new();
+        for line in child.lines() {
+            let receipt = line.find("receipt ").and_then(|at| line[at + 8..].split_once(' '));
+            receipts.extend(receipt.map(|(sequence, uid)| (sequence.parse::<u64>().unwrap(), uid.to_owned())));
+            if receipts.len() == wanted && !ext4.cut_power() {
+                return eprintln!("skipped: the file system cannot be cut off without python3");
+            }
+        }
+        drop(child);
+        assert!(receipts.len() >= wanted);
+        assert!(ext4.unmount() && ext4.mount());
+        // Opened, and so recovered; then read as it lies there.
+        let streamer = quiet(config(&ext4.place, vec![dead("otlp")]));
+        assert!(streamer.shutdown_blocking(Duration::ZERO).is_err());
+        let spooled: HashSet<_> = spooled_events(ext4.place.join("spool"), 1, "me")
+            .unwrap()
+            .filter_map(|event| match event.unwrap() {
+                SpooledEvent::Event { sequence, json } => Some((sequence, ocsf::decode(&json).unwrap().uid)),
+                SpooledEvent::Lost { .. } => None,
+            })
+            .collect();
+        let missing: Vec<_> = receipts.iter().filter(|receipt| !spooled.contains(*receipt)).collect();
+        assert!(missing.is_empty(), "{} of {} are missing: {missing:?}", missing.len(), receipts.len());
     }
 }
 
