@@ -274,7 +274,7 @@ fn fault_3_what_a_receipt_was_given_for_survives_a_real_file_system_that_goes_do
     }
     let folder = TempDir::new().unwrap();
     let Some(ext4) = Ext4::new(folder.path()) else { return };
-    for wanted in [1, 30, if is_long() { 20_000 } else { 500 }] {
+    for wanted in [1, 30, if is_long() { 5000 } else { 500 }] {
         let mut child = Again::start(
             "fault_3_what_a_receipt_was_given_for_survives_a_real_file_system_that_goes_down",
             &ext4.place,
