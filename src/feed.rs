@@ -1,6 +1,7 @@
 //! The thread that brings a destination its events from the spool: in order, as places become free, and gaps where bytes are
 //! damaged.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -72,7 +73,7 @@ impl Feed {
         loop {
             // What is not used of them is given back before anything is waited for.
             let Some(place) = next_place(&mut places, &intake) else {
-                let Ok(more) = self.places(&intake) else { return };
+                let Ok(more) = self.places(&intake) else { return self.end() };
                 places = Some(more);
                 continue;
             };
@@ -95,8 +96,8 @@ impl Feed {
                 }
                 Ok(Next::Nothing) => {
                     drop((place, places.take()));
-                    if pollster::block_on(self.reader.readable()) == Ready::Ended {
-                        return;
+                    if self.readable(&intake) == Ready::Ended {
+                        return self.end();
                     }
                     continue;
                 }
@@ -115,6 +116,28 @@ impl Feed {
             if let Some(rate) = self.rate {
                 std::thread::sleep(Duration::from_secs(1) / rate);
             }
+        }
+    }
+
+    /// Waits for something to read, and meanwhile for room to tell what has not been told.
+    fn readable(&mut self, intake: &Intake) -> Ready {
+        loop {
+            self.tell();
+            if self.untold.is_none() {
+                return pollster::block_on(self.reader.readable());
+            }
+            let readable = async { tokio::time::timeout(LAG_INTERVAL, self.reader.readable()).await };
+            if let Ok(ready) = intake.runtime.block_on(readable) {
+                return ready;
+            }
+        }
+    }
+
+    /// The last chance to tell.
+    fn end(mut self) {
+        self.tell();
+        if let Some(gap) = self.untold {
+            self.say_untold(gap, "it is full");
         }
     }
 
@@ -145,8 +168,7 @@ impl Feed {
     /// Gives up the oldest events of a backlog that is too large, and a quarter more, so that it is not done for each new event.
     fn give_up(&mut self, max_lag: u64) {
         self.tell();
-        let (newest, acker) = (self.intake.mark(), self.reader.acker());
-        let acked = acker.acked();
+        let (newest, acked) = (self.intake.mark(), self.reader.acker().acked());
         let last = newest.saturating_sub(max_lag / 4 * 3);
         if newest.saturating_sub(acked) <= max_lag || self.reader.position() > last {
             return;
@@ -157,10 +179,8 @@ impl Feed {
         self.untold = Some(self.untold.map_or(gap, |untold| untold.and(gap)));
         // Before the acknowledgement: a crash in between tells of a loss that is none, and not the other way round.
         self.tell();
-        // It counts even if it cannot be written: then it is the next process that sends them.
-        let _ = acker.ack(last);
+        self.intake.give_up(gap);
         self.reader.rewind();
-        self.intake.ledger.give_up(gap.events);
         self.say_lost(gap, format!("it lags more than {max_lag} events behind and is served by best effort"));
     }
 
@@ -170,12 +190,14 @@ impl Feed {
         match self.intake.append(&gap.audit_event(&self.intake.name, &self.stream)) {
             Ok(()) => {}
             Err(AppendError::Full { .. }) => self.untold = Some(gap),
-            Err(error) => {
-                let name = &self.intake.name;
-                let text = format!("{name}: the stream could not be told of {} lost events: {error}", gap.events);
-                (self.intake.listener)(&Notice::Warning { text });
-            }
+            Err(error) => self.say_untold(gap, error),
         }
+    }
+
+    fn say_untold(&self, gap: Gap, why: impl fmt::Display) {
+        let (name, events) = (&self.intake.name, gap.events);
+        let text = format!("{name}: the spool could not be told of {events} lost events: {why}");
+        (self.intake.listener)(&Notice::Warning { text });
     }
 
     fn say_lost(&self, gap: Gap, why: String) {

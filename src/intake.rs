@@ -231,6 +231,14 @@ impl Intake {
         }
     }
 
+    /// Gives up the oldest events in the spool.
+    pub(crate) fn give_up(&self, gap: Gap) {
+        if let Some(spooled) = &self.spooled {
+            self.acknowledge_to(spooled, gap.last_sequence);
+        }
+        self.ledger.give_up(gap.events);
+    }
+
     /// Counts an event that found no place under `on_full = drop`.
     pub(crate) fn drop_event(&self, sequence: u64) {
         self.ledger.drop_unaccepted();

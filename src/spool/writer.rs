@@ -126,7 +126,7 @@ impl Writer {
 
     /// Writes zeros behind a small group when those of before are used up. A sync of what is written to space that is only allocated
     /// makes the file system write its own records, too: for 2 kB it takes 487 µs on ext4, and 270 with zeros there, theirs
-    /// included (164 and 112 without a journal). From 100 kB on, writing twice gains nothing.
+    /// included (164 and 112 without a journal). At 100 kB, writing twice gains a tenth at most, and at 200 kB it loses.
     fn write_ahead(&mut self, group: u64) {
         let zeros = self.overwritable.saturating_sub(self.used).min(AHEAD);
         if group > SMALL || self.used <= self.written || zeros == 0 {
