@@ -279,17 +279,18 @@ fn fault_3_what_a_receipt_was_given_for_survives_a_real_file_system_that_goes_do
             "fault_3_what_a_receipt_was_given_for_survives_a_real_file_system_that_goes_down",
             &ext4.place,
         );
-        // Until the receipts end, because the device has.
-        let mut receipts = Vec::new();
-        for line in child.lines() {
-            let receipt = line.find("receipt ").and_then(|at| line[at + 8..].split_once(' '));
-            receipts.extend(receipt.map(|(sequence, uid)| (sequence.parse::<u64>().unwrap(), uid.to_owned())));
-            if receipts.len() == wanted && !ext4.cut_power() {
-                return eprintln!("skipped: the file system cannot be cut off without python3");
-            }
+        let mut promised = child.lines().filter_map(|line| {
+            let (sequence, uid) = line[line.find("receipt ")? + 8..].split_once(' ')?;
+            Some((sequence.parse::<u64>().unwrap(), uid.to_owned()))
+        });
+        let mut receipts: Vec<_> = promised.by_ref().take(wanted).collect();
+        assert_eq!(receipts.len(), wanted);
+        if !ext4.cut_power() {
+            return eprintln!("skipped: the file system cannot be cut off without python3");
         }
+        // Until they end, because the device has.
+        receipts.extend(promised);
         drop(child);
-        assert!(receipts.len() >= wanted);
         assert!(ext4.unmount() && ext4.mount());
         // Opened, and so recovered; then read as it lies there.
         let streamer = quiet(config(&ext4.place, vec![dead("otlp")]));
@@ -316,7 +317,9 @@ async fn fault_13_a_second_process_is_told_who_has_the_spool_and_a_dead_one_is_n
         "fault_13_a_second_process_is_told_who_has_the_spool_and_a_dead_one_is_no_hindrance",
         folder.path(),
     );
-    assert!(child.lines().any(|line| line.contains("receipt ")));
+    // Kept: a child that nobody listens to ends.
+    let mut lines = child.lines();
+    assert!(lines.any(|line| line.contains("receipt ")));
     let config = config(folder.path(), vec![dead("otlp")]);
     let error = AuditStreamer::start(config.clone()).unwrap_err().to_string();
     assert!(error.contains(&format!("in use by process {}", child.0.id())), "{error}");
@@ -771,20 +774,45 @@ async fn a_destination_by_best_effort_cannot_fill_the_spool_and_what_it_misses_i
     assert!(numbers.len() < EVENTS, "it has lost some");
 }
 
+/// A destination by best effort beside one that keeps the spool full, both away. The feed does not read ahead, so that there is
+/// something to give up.
+async fn pinned(folder: &Path, block_timeout: Option<Duration>) -> (Inbox, Inbox, Config) {
+    let (mut late, mut pin) = (Inbox::new().await, Inbox::new().await);
+    late.stop().await;
+    pin.stop().await;
+    let config = config(folder, vec![late.destination("late"), pin.destination("pin")]);
+    let mut config = in_small_segments(config);
+    config.batch = Batch { max_queue_size: 200, max_export_batch_size: 50, ..config.batch };
+    let best_effort = std::collections::BTreeMap::from([("late".to_owned(), 300)]);
+    config.spool = config.spool.map(|spool| Spool { best_effort, block_timeout, ..spool });
+    (late, pin, config)
+}
+
+/// Nobody emits any more, and so no event brings the feed to look again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_up_is_told_when_there_is_room_and_nothing_else_to_do() {
+    let folder = TempDir::new().unwrap();
+    let (mut late, mut pin, config) = pinned(folder.path(), Some(Duration::ZERO)).await;
+    let (streamer, notices) = listened(config);
+    let emitted = (0..).find(|number| streamer.emit(&event(*number)).is_err()).unwrap();
+    tokio::task::block_in_place(|| poll(|| said(&notices, "served by best effort").then_some(())))
+        .expect("some are given up");
+    late.start().await;
+    late.take_until(200).await;
+    pin.start().await;
+    pin.take_until(emitted + 1).await;
+    shut_down(&streamer).await;
+    pin.stop().await;
+    assert_eq!(pin.assert_dense(), emitted as u64 + 1);
+    assert_eq!(pin.arrivals.iter().filter(|arrival| arrival.gap.is_some()).count(), 1);
+}
+
 /// Telling what was given up must not wait for room: another destination may keep the spool full for days.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_by_best_effort_gets_its_events_from_a_spool_that_others_keep_full() {
     const EVENTS: usize = 2000;
     let folder = TempDir::new().unwrap();
-    let (mut pin, mut late) = (Inbox::new().await, Inbox::new().await);
-    pin.stop().await;
-    late.stop().await;
-    let config = config(folder.path(), vec![late.destination("late"), pin.destination("pin")]);
-    let mut config = in_small_segments(config);
-    // The feed does not read ahead, so that there is something to give up.
-    config.batch = Batch { max_queue_size: 200, max_export_batch_size: 50, ..config.batch };
-    let best_effort = std::collections::BTreeMap::from([("late".to_owned(), 300)]);
-    config.spool = config.spool.map(|spool| Spool { best_effort, block_timeout: None, ..spool });
+    let (mut late, mut pin, config) = pinned(folder.path(), None).await;
     let (streamer, notices) = listened(config);
     let emitting = streamer.clone();
     // One by one, so that there is no room for a gap record either.
